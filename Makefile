@@ -1,0 +1,46 @@
+# make demo      train the embedded default on two CPU workers
+# make backbone  put Gemma 3 270M into models/
+# make checks    lint, format, types
+# make test      checks, then every test
+# make docs      pages that are made from the code
+# make clean     remove what these made (runs/ and models/ stay)
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+BACKBONE := models/gemma3-270m
+# torch comes first and by itself, so that no other package chooses its build. Where pip's own indexes offer only the
+# CUDA build and there is no GPU: make venv TORCH_INDEX=https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: venv demo backbone checks test docs clean
+
+venv: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(PIP_INSTALL) torch==2.13.0 $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+	$(PIP_INSTALL) -e '.[dev]'
+	touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/python launchers/ray_train.py --config examples/demo.yaml
+
+backbone: $(INSTALLED)
+	$(PIP_INSTALL) -e '.[backbone]'
+	$(BIN)/python examples/get_gemma3_270m.py $(BACKBONE)
+
+checks: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: checks
+	$(BIN)/python -m pytest
+
+docs: $(INSTALLED)
+	$(BIN)/python -m clsgen_dist.config.rules > docs/compatibility.md
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,216 @@
+"""The sections of a run configuration, one class a section, one field a setting.
+
+Strict and frozen: an unknown key, a wrong type or a value out of range is an error. The description of a field says
+what it is and in which unit; `--help` prints it with the default.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+Count = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Weight = Annotated[float, Field(ge=0.0)]
+VignetteCount = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class Section(BaseModel):
+    """A strict, frozen group of settings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Run(Section):
+    name: str = Field(description="name of the run; its folder is OUTPUT_DIR/NAME", pattern=r"^[A-Za-z0-9][\w.-]*$")
+    output_dir: str = Field("runs", description="folder that holds the run folders; shared by all nodes")
+    seed: int = Field(0, ge=0, description="seed of everything that is drawn")
+
+
+class Task(Section):
+    question: str = Field(description="what is asked of every text", min_length=1)
+    labels: list[str] = Field(
+        description="names of the labels in the order of their numbers; of two, the last one is the positive one"
+    )
+    prompt_template: str = Field(
+        "{question}\nAnswer with one of: {labels}. Then give the reason.\n\n{text}\n\nAnswer:",
+        description="the prompt; {text} must stand in it once, {question} and {labels} may",
+    )
+    verdict_template: str = Field("{label}.", description="how the generated part opens; {label} must stand in it once")
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_are_distinct(cls, labels: list[str]) -> list[str]:
+        if len(labels) < 2:
+            raise ValueError(f"found {len(labels)} label(s), expected at least two")
+        if any(not name.strip() for name in labels):
+            raise ValueError("a label without a name")
+        folded = [name.strip().casefold() for name in labels]
+        if len(set(folded)) < len(folded):
+            raise ValueError(f"labels must differ by more than case and space, found {labels}")
+        return labels
+
+    @field_validator("prompt_template")
+    @classmethod
+    def _prompt_holds_the_text(cls, template: str) -> str:
+        if template.count("{text}") != 1:
+            raise ValueError("must hold {text} exactly once")
+        return template
+
+    @field_validator("verdict_template")
+    @classmethod
+    def _verdict_holds_the_label(cls, template: str) -> str:
+        if template.count("{label}") != 1:
+            raise ValueError("must hold {label} exactly once")
+        return template
+
+
+class Vignettes(Section):
+    """The embedded data set: triage vignettes whose true probability is known."""
+
+    num_train: VignetteCount = Field(8000, description="rows of the train split")
+    num_validation: VignetteCount = Field(500, description="rows of the validation split")
+    num_calibration: VignetteCount = Field(1000, description="rows of the calibration split")
+    num_test: VignetteCount = Field(2000, description="rows of the test split")
+
+
+class SplitFractions(Section):
+    """Shares of data.train that become the splits which have no file of their own."""
+
+    validation: float = Field(0.1, gt=0.0, lt=1.0, description="share of rows, split off where data.validation is null")
+    calibration: float = Field(0.1, gt=0.0, lt=1.0, description="share of rows, where data.calibration is null")
+    test: float = Field(0.1, gt=0.0, lt=1.0, description="share of rows, where data.test is null")
+
+
+class Data(Section):
+    train: str | None = Field(None, description="rows: .jsonl, .csv or .parquet, or a Hugging Face data set NAME:SPLIT")
+    validation: str | None = Field(None, description="rows to choose the best step on; null: split off from train")
+    calibration: str | None = Field(None, description="rows to calibrate on; null: split off from train")
+    test: str | None = Field(None, description="rows to report on; null: split off from train")
+    vignettes: Vignettes | None = Field(None, description="make the embedded data set instead of reading rows")
+    split_fractions: SplitFractions = Field(SplitFractions(), description="sizes of splits that have no file")
+    text_column: str = Field("text", description="column of the text")
+    text_template: str | None = Field(
+        None,
+        description='text made of several columns, as "Claim: {claim}\\n\\nAbstract: {abstract}"; over text_column',
+    )
+    label_column: str = Field("label", description="column of the label: its number, its name, or a key of label_map")
+    label_map: dict[str, str] | None = Field(None, description="value of label_column -> name of the label")
+    explanation_column: str | None = Field("explanation", description="column of reasons that people wrote, or null")
+    id_column: str = Field("id", description="column of the row's id; where it is absent, ids are numbered")
+    group_column: str | None = Field("group", description="rows of one group never stand in two splits")
+    true_probability_column: str | None = Field(
+        None, description="column of the probability that the last label was drawn from, for simulated rows"
+    )
+    max_train_rows: Count | None = Field(None, description="rows of train to use, drawn by run.seed; null: all")
+    max_eval_rows: Count | None = Field(None, description="rows to use of each other split; null: all")
+    max_prompt_tokens: Count = Field(1024, description="tokens of a prompt; a longer text loses its middle")
+    max_explanation_tokens: Count = Field(256, description="tokens of an explanation; a longer one loses its end")
+
+
+class Lora(Section):
+    rank: Count = Field(16, description="rank of the update")
+    alpha: Annotated[float, Field(gt=0)] = Field(32.0, description="scale; the update is multiplied by alpha / rank")
+    dropout: float = Field(0.0, ge=0.0, lt=1.0, description="dropout before the update")
+    target_modules: str | list[str] = Field("all-linear", description="module names, a pattern, or all-linear")
+
+
+class FromScratch(Section):
+    """A small Llama with random weights and a tokenizer trained on the training rows."""
+
+    hidden_size: Count = Field(128, description="width, channels")
+    intermediate_size: Count = Field(384, description="width of the feed-forward part, channels")
+    num_layers: Count = Field(2, description="decoder layers")
+    num_heads: Count = Field(4, description="attention heads")
+    vocab_size: Annotated[int, Field(ge=300)] = Field(1024, description="tokens of the vocabulary")
+
+
+class Model(Section):
+    name_or_path: str | None = Field(None, description="backbone: a folder, or a name on the Hugging Face Hub")
+    revision: str | None = Field(None, description="branch, tag or commit on the Hub")
+    gguf_file: str | None = Field(None, description="GGUF file inside name_or_path, dequantised when loaded")
+    trust_remote_code: bool = Field(False, description="run Python code that comes with the backbone")
+    from_scratch: FromScratch | None = Field(None, description="make a small backbone instead of loading one")
+    lora: Lora | None = Field(None, description="low-rank adaptation; null: full fine-tuning")
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = Field("sdpa", description="attention implementation")
+    gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass")
+
+
+class Objective(Section):
+    w_cls: Weight = Field(1.0, description="weight of the classification loss, nats a row")
+    w_gen: Weight = Field(1.0, description="weight of the language-model loss, nats a token")
+    kl_weight: Weight = Field(0.0, description="weight of KL(base || tuned) on explanation tokens, nats a token")
+    label_smoothing: float = Field(0.0, ge=0.0, lt=1.0, description="mass that the true label gives to all labels")
+    class_weights: Literal["balanced"] | list[Annotated[float, Field(gt=0)]] | None = Field(
+        None, description="weight of each label in the classification loss, or balanced; null: all 1"
+    )
+
+
+class Train(Section):
+    epochs: Count = Field(1, description="passes over the training rows")
+    max_steps: Count | None = Field(None, description="optimizer steps at most; null: all of epochs")
+    global_batch: Count = Field(32, description="rows an optimizer step, over all workers")
+    token_budget: Count = Field(4096, description="tokens a micro-batch on one worker, at most")
+    learning_rate: Annotated[float, Field(gt=0)] = Field(2e-4, description="peak, backbone or its adapter")
+    head_learning_rate: Annotated[float, Field(gt=0)] = Field(1e-3, description="peak, classification head")
+    weight_decay: Weight = Field(0.0, description="decoupled weight decay of matrices; vectors have none")
+    adam_betas: list[Annotated[float, Field(ge=0, lt=1)]] = Field(
+        [0.9, 0.999], description="AdamW moments", min_length=2, max_length=2
+    )
+    adam_eps: Annotated[float, Field(gt=0)] = Field(1e-8, description="AdamW epsilon")
+    warmup_fraction: Fraction = Field(0.05, description="share of the steps with a rising learning rate")
+    final_lr_fraction: Fraction = Field(0.1, description="learning rate at the end of the cosine, share of the peak")
+    head_warmup_steps: int = Field(
+        0, ge=0, description="steps in which only the head is trained, before the joint phase"
+    )
+    max_grad_norm: Annotated[float, Field(gt=0)] = Field(1.0, description="global gradient norm to clip at")
+    precision: Literal["bf16", "fp32"] = Field("bf16", description="number format of weights and activations")
+    num_workers: Count = Field(1, description="ZeRO workers under Ray, one a GPU; the deepspeed launcher sets its own")
+    checkpoint_steps: Count | None = Field(
+        200, description="optimizer steps between checkpoints; null: none but the last"
+    )
+    keep_checkpoints: Count = Field(2, description="newest checkpoints to keep")
+    eval_steps: Count | None = Field(
+        None, description="optimizer steps between looks at validation; null: ten in a run"
+    )
+    max_validation_rows: Count = Field(1000, description="validation rows to look at while training")
+    deepspeed: str = Field("ds_configs/zero3_bf16.json", description="file of ZeRO settings")
+    cpu_threads: Count | None = Field(None, description="CPU threads a worker; null: the node's cores / its workers")
+    collective_timeout_seconds: Count = Field(1800, description="longest wait for another worker")
+
+
+class Explain(Section):
+    teacher: Literal["column"] = Field(
+        "column", description="who writes the explanations; column: people, in data.explanation_column"
+    )
+
+
+class Calibrate(Section):
+    method: Literal["temperature", "none"] = Field("temperature", description="map from head logits to probabilities")
+    max_temperature: Annotated[float, Field(gt=1)] = Field(100.0, description="bound of the temperature, and 1/bound")
+
+
+class Predict(Section):
+    explain: Literal["all", "none"] = Field("all", description="rows that get an explanation")
+    max_new_tokens: Count = Field(128, description="tokens of verdict and explanation, at most")
+    token_budget: Count = Field(8192, description="tokens of a batch on one worker, padding counted, at most")
+
+
+class Evaluate(Section):
+    num_bootstrap: Annotated[int, Field(ge=100)] = Field(1000, description="resamples behind each 95 % interval")
+    num_bins: Annotated[int, Field(ge=2)] = Field(15, description="bins of the calibration error")
+    max_explained_rows: Count | None = Field(
+        None, description="test rows that get an explanation, the first; null: all"
+    )
+
+
+class Tracking(Section):
+    uri: str | None = Field(None, description="MLflow server or database; null: OUTPUT_DIR/mlflow.db")
+    experiment: str = Field("clsgen_dist", description="MLflow experiment", min_length=1)
+
+
+class Ray(Section):
+    address: str | None = Field(None, description="Ray cluster; null: RAY_ADDRESS, else a cluster on this machine")
+    cpus_per_worker: Annotated[float, Field(gt=0)] = Field(1.0, description="CPUs that a worker reserves")
+    max_failures: int = Field(3, ge=0, description="restarts of the worker group after a failure")

@@ -1,0 +1,162 @@
+"""YAML text and dotted overrides -> one plain tree that remembers where each value stands."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from clsgen_dist.errors import ConfigError
+
+Keys = tuple[str | int, ...]
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's plain values: `no` and `TRUE` are label names and 1e-4 is a number, which YAML 1.1 denies."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - PyYAML's own form
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what either version of YAML would read as something else than text."""
+
+
+for _tag, _pattern, _first in (
+    ("bool", r"true|false", "tf"),
+    ("int", r"[-+]?[0-9]+", "-+0123456789"),
+    ("float", r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?", "-+.0123456789"),
+    ("null", r"null|~|", ["n", "~", ""]),
+):
+    for _kind in (_Loader, _Dumper):
+        _kind.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), list(_first))
+# YAML 1.1 reads 010 as eight.
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(node.value))
+
+
+@dataclass
+class ConfigSource:
+    """A tree of settings and, for messages, the place of every key.
+
+    Attributes:
+        tree: nested plain values.
+        places: path of keys -> "FILE:LINE" or "--dotted.key".
+        texts: path of keys -> the words of an override as they were typed.
+    """
+
+    tree: dict[str, Any] = field(default_factory=dict)
+    places: dict[Keys, str] = field(default_factory=dict)
+    texts: dict[Keys, str] = field(default_factory=dict)
+
+    def place(self, keys: Keys) -> str:
+        """Where a key stands; of its nearest parent where it stands nowhere."""
+        for end in range(len(keys), 0, -1):
+            if keys[:end] in self.places:
+                return self.places[keys[:end]]
+        return self.places.get((), "")
+
+
+def parse_value(text: str) -> Any:
+    """One YAML value, as it would be read from a configuration file."""
+    return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+
+
+def dump_tree(tree: dict[str, Any]) -> str:
+    """A tree of plain values as YAML; `read_source` reads the same tree back."""
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def read_source(path: Path) -> ConfigSource:
+    """Reads a YAML file.
+
+    Raises:
+        ConfigError: the file is missing, not UTF-8, not YAML, not a mapping, or names a key twice.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such configuration file") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 (byte {error.start}); save the file as UTF-8") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    try:
+        root = yaml.compose(text, Loader=_Loader)
+        tree = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}{line}: not YAML: {getattr(error, 'problem', None) or error}") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: not YAML: {error}") from None
+    if root is None or not isinstance(tree, dict):
+        found = "an empty file" if tree is None else type(tree).__name__
+        raise ConfigError(f"{path}: expected sections of settings (run:, task:, ...), found {found}")
+    source = ConfigSource(tree=tree, places={(): str(path)})
+    _note_places(root, (), path, source, set())
+    return source
+
+
+def _note_places(node: yaml.Node, keys: Keys, path: Path, source: ConfigSource, noted: set[yaml.Node]) -> None:
+    if node in noted:  # an alias: its values stand where the anchor does, and an anchor may hold itself
+        return
+    noted.add(node)
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key_node, value_node in node.value:
+            key, line = str(key_node.value), key_node.start_mark.line + 1
+            if key in seen:
+                raise ConfigError(f"{path}:{line}: {'.'.join(map(str, (*keys, key)))} stands here a second time")
+            seen.add(key)
+            source.places[(*keys, key)] = f"{path}:{line}"
+            _note_places(value_node, (*keys, key), path, source, noted)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, child in enumerate(node.value):
+            source.places[(*keys, index)] = f"{path}:{child.start_mark.line + 1}"
+            _note_places(child, (*keys, index), path, source, noted)
+
+
+def _forget(source: ConfigSource, keys: Keys) -> None:
+    """Drops what is remembered of the values that an override replaces."""
+    for inner in [inner for inner in source.places if keys == inner[: len(keys)]]:
+        del source.places[inner]
+    for other in [other for other in source.texts if keys == other[: len(keys)] or other == keys[: len(other)]]:
+        del source.texts[other]
+
+
+def apply_overrides(source: ConfigSource, words: Sequence[str]) -> None:
+    """Writes `--a.b value` and `--a.b=value` into the tree.
+
+    Raises:
+        ConfigError: a word that is no override, or an override without a value.
+    """
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--") or len(word) == 2:
+            raise ConfigError(f"{word!r}: expected --section.key VALUE")
+        name, equals, text = word[2:].partition("=")
+        if not equals:
+            if not rest or rest[0].startswith("--"):
+                found = f", found {rest[0]}" if rest else ""
+                raise ConfigError(f"--{name}: expected a value after it{found}; --{name}=VALUE takes any text")
+            text = rest.pop(0)
+        keys = tuple(name.split("."))
+        if len(keys) < 2 or not all(keys):
+            raise ConfigError(f"--{name}: expected --section.key VALUE, for example --train.learning_rate 1e-4")
+        try:
+            value = parse_value(text)
+        except (yaml.YAMLError, ValueError, RecursionError):
+            value = text
+        branch = source.tree
+        for key in keys[:-1]:
+            if not isinstance(branch.get(key), dict):
+                branch[key] = {}
+            branch = branch[key]
+        branch[keys[-1]] = value
+        _forget(source, keys)
+        source.places[keys] = f"--{name}"
+        source.texts[keys] = text

@@ -1,0 +1,39 @@
+"""Task and text -> the words that a model reads and writes. Knows no tokenizer."""
+
+from __future__ import annotations
+
+from clsgen_dist.config.sections import Task
+
+#: Stands for the text while a chat template is rendered around it; words that no template changes.
+_TEXT_MARK = "@@clsgen-dist-text@@"
+
+
+def prompt_frame(task: Task) -> str:
+    """The prompt with a mark in the text's place; see `split_frame`."""
+    fields = {"question": task.question, "labels": ", ".join(task.labels), "text": _TEXT_MARK}
+    prompt = task.prompt_template
+    for name, words in fields.items():  # not str.format: other braces in a prompt are its own
+        prompt = prompt.replace("{" + name + "}", words)
+    return prompt
+
+
+def split_frame(frame: str) -> tuple[str, str]:
+    """What stands before and after the text in a rendered frame."""
+    before, mark, after = frame.partition(_TEXT_MARK)
+    assert mark and _TEXT_MARK not in after, "a chat template lost or doubled the prompt"
+    return before, after
+
+
+def verdict(task: Task, label: int) -> str:
+    """The words with which the generated part opens for a label."""
+    return task.verdict_template.replace("{label}", task.labels[label])
+
+
+def read_verdict(task: Task, generated: str) -> int | None:
+    """The label whose verdict opens a generated text, or None where none does.
+
+    Case and leading space are ignored. Where one verdict begins with another, the longer one is read.
+    """
+    text = generated.lstrip().casefold()
+    fitting = [k for k in range(len(task.labels)) if text.startswith(verdict(task, k).strip().casefold())]
+    return max(fitting, key=lambda k: len(verdict(task, k)), default=None)

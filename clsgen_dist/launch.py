@@ -1,0 +1,111 @@
+"""What all launchers share: words of the command line in, exit code out."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+
+from clsgen_dist.config.run import RunConfig, help_text, load_config
+from clsgen_dist.errors import ClsGenError, ConfigError
+
+#: Exit codes beside 0: the run failed; the input cannot be used; the user stopped it.
+FAILED, UNUSABLE, INTERRUPTED = 1, 2, 130
+
+
+#: Keeps libraries from drawing bars and notes of their own into the console; whoever sets one keeps it.
+QUIET = {
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONWARNINGS": "ignore",
+    "RAY_DEDUP_LOGS": "1",
+}
+
+
+def quiet_console() -> None:
+    """Leaves the console to this program. Called before any heavy import; child processes inherit it."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+
+
+def parse_words(words: Sequence[str], options: Sequence[str] = ()) -> tuple[dict[str, str], list[str]]:
+    """Splits a command line into the launcher's own options and dotted overrides.
+
+    Args:
+        words: the command line without the program.
+        options: names of own options beside `config`, each with a value.
+
+    Returns:
+        Values of own options by name, and the words that are left.
+
+    Raises:
+        ConfigError: an own option without a value.
+    """
+    own = {"config", *options, "local_rank"}  # the deepspeed launcher adds --local_rank
+    found: dict[str, str] = {}
+    rest: list[str] = []
+    waiting = list(words)
+    while waiting:
+        word = waiting.pop(0)
+        name, equals, value = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or name.replace("-", "_") not in own:
+            rest.append(word)
+            if word.startswith("--") and not equals and waiting:  # an override: its value may look like anything
+                rest.append(waiting.pop(0))
+            continue
+        if not equals:
+            if not waiting:
+                raise ConfigError(f"--{name}: expected a value after it")
+            value = waiting.pop(0)
+        found[name.replace("-", "_")] = value
+    return found, rest
+
+
+def config_of(words: Sequence[str]) -> RunConfig:
+    """The configuration that a command line names. Raises ConfigError."""
+    found, overrides = parse_words(words)
+    if "config" not in found:
+        raise ConfigError("--config FILE.yaml is missing; --help lists every setting")
+    return load_config(found["config"], overrides)
+
+
+def leads() -> bool:
+    """Whether this process speaks for its group."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def main(usage: str, run: Callable[[list[str]], None]) -> None:
+    """Runs a launcher: `--help`, errors as one message, exit codes.
+
+    Args:
+        usage: what the launcher does and how it is called; its docstring.
+        run: takes the words of the command line.
+    """
+    quiet_console()
+    words = sys.argv[1:]
+    if not words or "--help" in words or "-h" in words:
+        print(f"{usage.strip()}\n\nSettings of the configuration, each also an override:\n\n{help_text()}")
+        sys.exit(0 if words else UNUSABLE)
+    try:
+        run(words)
+    except ClsGenError as error:
+        if leads():
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        else:
+            time.sleep(5)  # the launcher ends all ranks when one ends: rank 0 speaks first
+        _leave(error.exit_code)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr, flush=True)
+        _leave(INTERRUPTED)
+
+
+def _leave(code: int) -> None:
+    """Ends without waiting for other ranks, which may wait for this one."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,112 @@
+"""Sums and counts in, loss out. Knows no collectives.
+
+    L = w_cls * sum_i w(y_i) CE(head(h_i), y_i) / W  +  w_gen * sum_t CE(lm(h_t), x_{t+1}) / N
+        + kl_weight * sum_t KL(base_t || tuned_t) / N
+
+W (summed class weights of the labelled rows) and N (scored tokens) count the whole optimizer step, all micro-batches
+and all ranks, so that the step's gradient is the same however its rows are dealt.
+
+Shape letters: E rows, K labels, N scored positions, V vocabulary. Source: CLSGen, arXiv 2604.11801, for the sum of
+the two losses; the denominators are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from clsgen_dist.records import UNLABELLED
+
+
+@dataclass(frozen=True)
+class Denominators:
+    """What the sums of one optimizer step are divided by; at least a tiny number, so an absent loss is 0, not NaN."""
+
+    cls_weight: float
+    lm_tokens: float
+
+    @classmethod
+    def count(cls, labels: np.ndarray, num_scored: np.ndarray, class_weights: Sequence[float]) -> Denominators:
+        """Counts the rows of a step: labels (R,) and scored tokens of each row (R,)."""
+        weights = np.asarray(class_weights)[labels[labels != UNLABELLED]].sum()
+        return cls(max(float(weights), 1e-12), max(float(num_scored.sum()), 1.0))
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Settings of the objective. `class_weights` has K entries."""
+
+    w_cls: float
+    w_gen: float
+    kl_weight: float
+    label_smoothing: float
+    class_weights: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class LossSums:
+    """Sums of a micro-batch, with gradient; fp32 scalars.
+
+    Attributes:
+        cls, lm, kl: the three sums.
+        cls_by_row_E, lm_by_token_N: their terms, without gradient, to find the row of a number that is none.
+        lm_rows_N: row that each token belongs to.
+    """
+
+    cls: torch.Tensor
+    lm: torch.Tensor
+    kl: torch.Tensor
+    cls_by_row_E: torch.Tensor
+    lm_by_token_N: torch.Tensor
+    lm_rows_N: torch.Tensor
+
+
+def loss_sums(
+    cls_logits_EK: torch.Tensor,
+    labels_E: torch.Tensor,
+    lm_logits_NV: torch.Tensor,
+    lm_targets_N: torch.Tensor,
+    lm_rows_N: torch.Tensor,
+    base_lm_logits_NV: torch.Tensor | None,
+    weights: Weights,
+) -> LossSums:
+    """Loss terms of a micro-batch, summed. Either part may be empty: its sum is then 0 with a gradient of 0."""
+    class_weights = torch.tensor(weights.class_weights, device=cls_logits_EK.device)
+    cls_E = functional.cross_entropy(
+        cls_logits_EK.float(),
+        labels_E,
+        weight=class_weights,
+        ignore_index=UNLABELLED,
+        label_smoothing=weights.label_smoothing,
+        reduction="none",
+    )
+    lm_N = functional.cross_entropy(lm_logits_NV.float(), lm_targets_N, reduction="none")
+    kl = lm_N.new_zeros(())
+    if base_lm_logits_NV is not None:
+        tuned_NV = functional.log_softmax(lm_logits_NV.float(), dim=-1)
+        base_NV = functional.log_softmax(base_lm_logits_NV.float(), dim=-1)
+        kl = functional.kl_div(tuned_NV, base_NV, reduction="sum", log_target=True)
+    return LossSums(cls_E.sum(), lm_N.sum(), kl, cls_E.detach(), lm_N.detach(), lm_rows_N)
+
+
+def joint_loss(sums: LossSums, denominators: Denominators, weights: Weights) -> torch.Tensor:
+    """This micro-batch's share of the step's loss: shares of all micro-batches and ranks add up to it."""
+    return (
+        weights.w_cls * sums.cls / denominators.cls_weight
+        + weights.w_gen * sums.lm / denominators.lm_tokens
+        + weights.kl_weight * sums.kl / denominators.lm_tokens
+    )
+
+
+def class_weights(setting: str | Sequence[float] | None, label_counts: Sequence[int]) -> tuple[float, ...]:
+    """Weight of each label. `balanced`: rows / (labels * rows of the label), so that every label weighs the same."""
+    if setting is None:
+        return (1.0,) * len(label_counts)
+    if setting == "balanced":
+        total = sum(label_counts)
+        return tuple(total / (len(label_counts) * count) for count in label_counts)
+    return tuple(float(weight) for weight in setting)

@@ -1,0 +1,110 @@
+"""What rank 0 tells the world of a run: to MLflow, and to the person who watches."""
+
+from __future__ import annotations
+
+import json
+import resource
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clsgen_dist.config.folder import RunFolder
+from clsgen_dist.config.run import RunConfig
+from clsgen_dist.progress import Event, Listener
+from clsgen_dist.tracking.mlflow import MlflowTracker, git_commit
+from clsgen_dist.train import schedule
+from clsgen_dist.train.state import TrainState
+from clsgen_dist.train.step import StepMetrics, Validation
+
+
+def open_tracker(config: RunConfig, folder: RunFolder) -> MlflowTracker:
+    """Opens the MLflow run of a run folder, the same one every time.
+
+    Raises:
+        TrackingError: the server or database cannot be used.
+    """
+    known = json.loads(folder.tracking.read_text(encoding="utf-8")) if folder.tracking.exists() else {}
+    uri = tracking_uri(config)
+    local = Path(config.run.output_dir).absolute() / "mlartifacts" if config.tracking.uri is None else None
+    run_id = known.get("run_id") if known.get("uri") == uri else None
+    tracker = MlflowTracker(uri, config.tracking.experiment, config.run.name, run_id=run_id, artifacts=local)
+    if tracker.run_id != run_id:
+        folder.tracking.write_text(json.dumps({"uri": uri, "run_id": tracker.run_id}) + "\n", encoding="utf-8")
+        tracker.log_params(dict(_flat(config.model_dump(mode="json"))))
+        tracker.log_artifacts(folder.config, "")
+        for split, facts in json.loads(folder.manifest.read_text(encoding="utf-8"))["splits"].items():
+            tracker.log_dataset(split, folder.rows(split), facts["sha256"], facts["num_rows"])
+        tracker.set_tags({"run_folder": str(folder.path), "git_commit": git_commit(Path(__file__).parent) or "unknown"})
+    return tracker
+
+
+def tracking_uri(config: RunConfig) -> str:
+    """Where the run is tracked."""
+    return config.tracking.uri or f"sqlite:///{Path(config.run.output_dir).absolute() / 'mlflow.db'}"
+
+
+class RunObserver:
+    """Hears of steps and validations; `Events` of the loop, on rank 0."""
+
+    def __init__(self, config: RunConfig, num_rows: int, tracker: MlflowTracker, listener: Listener) -> None:
+        self._train = config.train
+        self._num_steps = schedule.total_steps(config.train, num_rows)
+        self._tracker = tracker
+        self._listener = listener
+
+    def stepped(self, state: TrainState, metrics: StepMetrics) -> None:
+        factors = schedule.learning_rate_factors(self._train, state.step - 1, self._num_steps)
+        numbers = {
+            "train/loss": metrics.loss,
+            "train/loss_cls": metrics.loss_cls,
+            "train/loss_gen": metrics.loss_gen,
+            "train/kl": metrics.kl,
+            "train/grad_norm": metrics.grad_norm,
+            "train/learning_rate": self._train.learning_rate * factors["backbone"],
+            "train/head_learning_rate": self._train.head_learning_rate * factors["head"],
+            "train/tokens_per_second": metrics.tokens_per_second,
+            "train/tokens_seen": state.tokens_seen,
+            "train/peak_memory_mib": peak_memory_mib(),
+        }
+        self._tracker.log_metrics(numbers, step=state.step)
+        note = (
+            f"loss {metrics.loss:.3f} (head {metrics.loss_cls:.3f}, language {metrics.loss_gen:.3f})  "
+            f"{metrics.tokens_per_second:,.0f} tokens/s"
+        )
+        self._listener(Event("train", state.step, self._num_steps, note))
+
+    def validated(self, state: TrainState, validation: Validation) -> None:
+        numbers = {
+            "validation/loss": validation.loss,
+            "validation/loss_cls": validation.loss_cls,
+            "validation/loss_gen": validation.loss_gen,
+            "validation/best_step": state.best_step,
+        }
+        self._tracker.log_metrics(numbers, step=state.step)
+
+
+class Unobserved:
+    """`Events` of the ranks that say nothing."""
+
+    def stepped(self, state: TrainState, metrics: StepMetrics) -> None:
+        """Says nothing."""
+
+    def validated(self, state: TrainState, validation: Validation) -> None:
+        """Says nothing."""
+
+
+def peak_memory_mib() -> float:
+    """Most memory so far: of the GPU where there is one, else of this process, MiB."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value

@@ -1,0 +1,190 @@
+"""Ray Train starts the workers, one a GPU or CPU slot, and restarts them when one dies. The only importer of ray."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+# Before ray is imported: which warnings it gives, and that workers stay in the folder of the driver.
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+
+import ray
+import torch
+from ray.train import CheckpointConfig, FailureConfig, RunConfig as RayRunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from clsgen_dist.config.run import RunConfig
+from clsgen_dist.errors import ClsGenError, ConfigError
+from clsgen_dist.progress import Event, Listener
+
+#: Environment variables that reach the workers, by name; nothing else of the driver's environment does.
+PASSED_ON = (
+    "DS_ACCELERATOR",
+    "HF_HOME",
+    "HF_HUB_DISABLE_PROGRESS_BARS",
+    "HF_HUB_OFFLINE",
+    "HF_TOKEN",
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+    "MLFLOW_TRACKING_USERNAME",
+    "NCCL_DEBUG",
+    "NCCL_SOCKET_IFNAME",
+    "PYTHONWARNINGS",
+    "TOKENIZERS_PARALLELISM",
+    "TRANSFORMERS_VERBOSITY",
+)
+
+RankMain = Callable[[dict[str, Any], Listener], None]
+
+
+@contextmanager
+def ray_cluster(config: RunConfig) -> Iterator[None]:
+    """Joins the cluster of the configuration, or starts one on this machine that ends with the block.
+
+    Raises:
+        ConfigError: the cluster cannot be reached, or has fewer slots than the run wants workers.
+    """
+    address = config.ray.address or os.environ.get("RAY_ADDRESS")
+    if address is None:
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # the cluster of this process alone, on loopback
+    try:
+        ray.init(
+            address=address,
+            num_cpus=None if address else max(os.cpu_count() or 1, _slots_wanted(config)),
+            include_dashboard=False if address is None else None,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            configure_logging=True,
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ConfigError(f"ray.address {address}: no Ray cluster answers there ({error})") from None
+    try:
+        _check_slots(config)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _slots_wanted(config: RunConfig) -> int:
+    """CPUs that a machine of its own must offer: a slot a worker, on machines with fewer cores too."""
+    return int(-(-config.train.num_workers * config.ray.cpus_per_worker // 1))
+
+
+def _check_slots(config: RunConfig) -> None:
+    """Says within seconds what would else be a long wait."""
+    total = ray.cluster_resources()
+    num_gpus = int(total.get("GPU", 0))
+    slots = num_gpus if num_gpus else int(total.get("CPU", 0) // config.ray.cpus_per_worker)
+    if config.train.num_workers > slots:
+        kind = "GPUs" if num_gpus else f"CPU slots of {config.ray.cpus_per_worker:g}"
+        raise ConfigError(
+            f"train.num_workers is {config.train.num_workers}, the Ray cluster has {slots} {kind}; "
+            "lower train.num_workers or add nodes"
+        )
+
+
+def run_on_ray(config: RunConfig, rank_main: RankMain, listener: Listener) -> None:
+    """Runs `rank_main` on every worker of a group.
+
+    Args:
+        config: the run; its folder must be prepared and be seen by all nodes.
+        rank_main: what one rank does with the configuration, as plain values, and a listener.
+        listener: hears what rank 0 tells.
+
+    Raises:
+        ClsGenError: the error that a worker met; it is not tried again.
+    """
+    relay = _Relay.remote()  # type: ignore[attr-defined]
+    use_gpu = bool(ray.cluster_resources().get("GPU", 0))
+    trainer = TorchTrainer(
+        _rank,
+        train_loop_config={"config": config.model_dump(mode="json"), "relay": relay, "rank_main": rank_main},
+        torch_config=TorchConfig(
+            backend="nccl" if use_gpu else "gloo", timeout_s=config.train.collective_timeout_seconds
+        ),
+        scaling_config=ScalingConfig(
+            num_workers=config.train.num_workers,
+            use_gpu=use_gpu,
+            resources_per_worker={"CPU": config.ray.cpus_per_worker, **({"GPU": 1} if use_gpu else {})},
+        ),
+        run_config=RayRunConfig(
+            name=config.run.name,
+            storage_path=str(Path(config.run.output_dir).absolute() / ".ray"),
+            failure_config=FailureConfig(max_failures=config.ray.max_failures),
+            checkpoint_config=CheckpointConfig(),
+            worker_runtime_env={"env_vars": {name: os.environ[name] for name in PASSED_ON if name in os.environ}},
+        ),
+    )
+    with _listening(relay, listener):
+        trainer.fit()
+    failure = ray.get(relay.failure.remote())
+    if failure is not None:
+        raise failure
+
+
+def _rank(loop_config: dict[str, Any]) -> None:
+    """One worker. Errors that are the user's to mend end the run instead of being tried again."""
+    relay = loop_config["relay"]
+    rank = ray.train.get_context().get_world_rank()
+    try:
+        loop_config["rank_main"](loop_config["config"], lambda event: relay.tell.remote(event))
+    except ClsGenError as error:
+        ray.get(relay.fail.remote(error, rank))
+        # The other ranks failed alike or wait in a collective; without this process there they wait no longer.
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+    except RuntimeError:
+        time.sleep(2.0)
+        if ray.get(relay.failure.remote()) is None:
+            raise  # a fault of its own: Ray starts the group again
+
+
+@ray.remote(num_cpus=0)
+class _Relay:
+    """Carries progress and errors from the workers to the driver."""
+
+    def __init__(self) -> None:
+        self._events: list[Event] = []
+        self._failures: dict[int, ClsGenError] = {}
+
+    def tell(self, event: Event) -> None:
+        self._events.append(event)
+
+    def take(self) -> list[Event]:
+        events, self._events = self._events, []
+        return events
+
+    def fail(self, error: ClsGenError, rank: int) -> None:
+        self._failures[rank] = error
+
+    def failure(self) -> ClsGenError | None:
+        return self._failures[min(self._failures)] if self._failures else None
+
+
+@contextmanager
+def _listening(relay: Any, listener: Listener) -> Iterator[None]:
+    """Passes events on while the block runs."""
+    ended = threading.Event()
+
+    def pass_on() -> None:
+        while True:
+            last = ended.wait(0.5)
+            for event in ray.get(relay.take.remote()):
+                listener(event)
+            if last:
+                return
+
+    thread = threading.Thread(target=pass_on, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(timeout=10)

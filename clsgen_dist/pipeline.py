@@ -1,0 +1,260 @@
+"""The flow, one function an arrow:
+
+    rows -> prepare -> explained set and tokens -> train -> bundle -> calibrate -> evaluate -> report, MLflow
+
+Every rank walks the whole of `run_rank`; rank 0 writes, tracks and shows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from clsgen_dist.bundle import Bundle, load_bundle, set_calibrator
+from clsgen_dist.calibrate.scaling import IDENTITY, Calibrator, fit_calibrator
+from clsgen_dist.calibrate.thresholds import best_f1_threshold
+from clsgen_dist.config.folder import RunFolder
+from clsgen_dist.config.run import RunConfig
+from clsgen_dist.data.store import stored_rows
+from clsgen_dist.data.tokens import TokenizedSplit
+from clsgen_dist.engine.collectives import Ranks
+from clsgen_dist.engine.deepspeed import start_distributed
+from clsgen_dist.errors import ClsGenError
+from clsgen_dist.evaluate.evaluation import evaluate, write_json
+from clsgen_dist.evaluate.plots import write_plots
+from clsgen_dist.evaluate.report import write_report
+from clsgen_dist.observe import RunObserver, Unobserved, open_tracker, peak_memory_mib
+from clsgen_dist.predict.predictor import Predictor, recalibrated
+from clsgen_dist.prepare import backbone_place, prepare
+from clsgen_dist.progress import Event, Listener, silent
+from clsgen_dist.records import UNLABELLED, Prediction, Row
+from clsgen_dist.tracking.mlflow import MlflowTracker
+from clsgen_dist.worker import train_bundle
+
+
+def run_launched(config: RunConfig, listener: Listener) -> RunFolder:
+    """The whole flow on a rank that a launcher started: rank 0 prepares, the others wait for its word.
+
+    Raises:
+        ClsGenError: on every rank, the error that rank 0 met while it prepared.
+    """
+    use_threads(config)
+    ranks = start_distributed(config.train.collective_timeout_seconds)
+    outcome: RunFolder | ClsGenError | None = None
+    if ranks.leads:
+        try:
+            outcome = prepare(config)
+        except ClsGenError as error:
+            outcome = error
+    outcome = ranks.from_leader(outcome)
+    if isinstance(outcome, ClsGenError):
+        raise outcome
+    run_rank(config, RunFolder(config.folder), listener)
+    return RunFolder(config.folder)
+
+
+def run_with_ray(config: RunConfig, listener: Listener) -> RunFolder:
+    """The whole flow on a Ray cluster: this process prepares, the workers do the rest.
+
+    Raises:
+        ClsGenError: what preparing or any worker met.
+    """
+    from clsgen_dist.orchestrate.ray_train import ray_cluster, run_on_ray  # ray is needed on this road only
+
+    config = _with_absolute_paths(config)
+    with ray_cluster(config):
+        folder = prepare(config)
+        run_on_ray(config, _ray_rank, listener)
+    return folder
+
+
+def _ray_rank(values: dict[str, Any], listener: Listener) -> None:
+    config = RunConfig.model_validate(values)
+    run_rank(config, RunFolder(config.folder), listener)
+
+
+def _with_absolute_paths(config: RunConfig) -> RunConfig:
+    """Workers may stand in another folder than the driver."""
+    model = config.model
+    if model.name_or_path and Path(model.name_or_path).is_dir():
+        model = model.model_copy(update={"name_or_path": str(Path(model.name_or_path).absolute())})
+    run = config.run.model_copy(update={"output_dir": str(Path(config.run.output_dir).absolute())})
+    return config.model_copy(update={"run": run, "model": model})
+
+
+def run_rank(config: RunConfig, folder: RunFolder, listener: Listener) -> None:
+    """Train, calibrate and evaluate, as one rank of a group, in a run folder that is prepared."""
+    use_threads(config)
+    ranks = start_distributed(config.train.collective_timeout_seconds)
+    if not ranks.leads:
+        _stages(config, folder, ranks, None, silent)
+        return
+    tracker = open_tracker(config, folder)
+    status = "FAILED"
+    try:
+        _stages(config, folder, ranks, tracker, listener)
+        status = "FINISHED"
+    finally:
+        tracker.close(status)
+
+
+def use_threads(config: RunConfig) -> None:
+    """Shares the node's cores among its workers; too many threads make CPU workers wait for each other."""
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    torch.set_num_threads(config.train.cpu_threads or max(1, len(os.sched_getaffinity(0)) // local))
+
+
+def _stages(
+    config: RunConfig, folder: RunFolder, ranks: Ranks, tracker: MlflowTracker | None, listener: Listener
+) -> None:
+    num_rows = len(TokenizedSplit(folder.tokens("train")))
+    observer = RunObserver(config, num_rows, tracker, listener) if tracker else Unobserved()
+    train_bundle(config, folder, backbone_place(config, folder), ranks, observer)
+    trust = config.model.trust_remote_code
+    bundle = load_bundle(folder.bundle, device=ranks.device, trust_remote_code=trust)
+    bundle = calibrate(config, folder, bundle, ranks, listener)
+    evaluate_split(config, folder, bundle, ranks, tracker, listener)
+    if tracker:
+        tracker.log_artifacts(folder.bundle, "bundle")
+        tracker.log_metrics({"run/peak_memory_mib": peak_memory_mib()}, step=0)
+
+
+def calibrate(config: RunConfig, folder: RunFolder, bundle: Bundle, ranks: Ranks, listener: Listener) -> Bundle:
+    """Fits calibrator and operating threshold on the calibration split and writes them into the bundle."""
+    rows = list(stored_rows(folder.rows("calibration")))
+    predictions = predict_rows(config, bundle, rows, ranks, listener, stage="calibrate", num_explained=0, free=False)
+    fitted: tuple[Calibrator, float | None] = (IDENTITY, None)
+    if ranks.leads:
+        logits_NK = np.array([prediction.logits for prediction in predictions])
+        labels_N = np.array([UNLABELLED if row.label is None else row.label for row in rows])
+        calibrator, warnings = fit_calibrator(
+            logits_NK, labels_N, method=config.calibrate.method, max_temperature=config.calibrate.max_temperature
+        )
+        for warning in warnings:
+            listener(Event("calibrate", len(rows), len(rows), warning))
+        threshold = None
+        if config.num_labels == 2:
+            known_N = labels_N != UNLABELLED
+            threshold = best_f1_threshold(calibrator.apply(logits_NK)[known_N, -1], labels_N[known_N] == 1)
+        set_calibrator(folder.bundle, calibrator, threshold)
+        fitted = (calibrator, threshold)
+    return recalibrated(bundle, *ranks.from_leader(fitted))
+
+
+def evaluate_split(
+    config: RunConfig,
+    folder: RunFolder,
+    bundle: Bundle,
+    ranks: Ranks,
+    tracker: MlflowTracker | None,
+    listener: Listener,
+) -> None:
+    """Predicts the test split and writes metrics, predictions, pictures and report."""
+    split = "test"
+    rows = list(stored_rows(folder.rows(split)))
+    most = config.evaluate.max_explained_rows
+    num_explained = 0 if config.predict.explain == "none" else len(rows) if most is None else min(most, len(rows))
+    predictions = predict_rows(
+        config, bundle, rows, ranks, listener, stage="evaluate", num_explained=num_explained, free=True
+    )
+    if ranks.leads:
+        place = folder.evaluation(split)
+        place.mkdir(parents=True, exist_ok=True)
+        write_predictions(place / "predictions.jsonl", predictions)
+        metrics = evaluate(
+            predictions,
+            rows,
+            labels=bundle.task.labels,
+            threshold=bundle.threshold,
+            calibrated=bundle.calibrator.method != "none",
+            language=_language(folder),
+            num_bootstrap=config.evaluate.num_bootstrap,
+            num_bins=config.evaluate.num_bins,
+            seed=config.run.seed,
+        )
+        write_json(place / "metrics.json", metrics)
+        pictures = write_plots(
+            place,
+            predictions,
+            rows,
+            labels=bundle.task.labels,
+            threshold=bundle.threshold,
+            num_bins=config.evaluate.num_bins,
+        )
+        write_report(place / "report.html", metrics, predictions, rows, pictures, _facts(config, folder))
+        if tracker:
+            tracker.log_metrics(dict(_numbers(metrics, split)), step=0)
+            tracker.log_artifacts(place, f"evaluation/{split}")
+    ranks.barrier()
+
+
+def predict_rows(
+    config: RunConfig,
+    bundle: Bundle,
+    rows: Sequence[Row],
+    ranks: Ranks,
+    listener: Listener,
+    *,
+    stage: str,
+    num_explained: int,
+    free: bool,
+) -> list[Prediction]:
+    """Predicts rows, each rank its share; every rank gets all predictions, in the order of the rows."""
+    mine = rows[ranks.rank :: ranks.world_size]
+    done = 0
+
+    def heard(num_rows: int) -> None:
+        nonlocal done
+        done += num_rows
+        listener(Event(stage, min(done * ranks.world_size, len(rows)), len(rows)))
+
+    predictor = Predictor(bundle, config.predict.token_budget, config.predict.max_new_tokens, ranks.device)
+    share = -(-(num_explained - ranks.rank) // ranks.world_size) if num_explained > ranks.rank else 0
+    answers = predictor.predict(mine, num_explained=share, free=free, on_progress=heard)
+    everyone = ranks.gather(answers)
+    return [everyone[n % ranks.world_size][n // ranks.world_size] for n in range(len(rows))]
+
+
+def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
+    """Writes predictions as JSON lines, whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        for p in predictions:
+            line = {name: getattr(p, name) for name in Prediction.__dataclass_fields__}
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    os.replace(temporary, path)
+
+
+def _language(folder: RunFolder) -> dict[str, float]:
+    best = json.loads((folder.best / "state.json").read_text(encoding="utf-8"))
+    return {"reference_explanation_nll": best["validation_loss_gen"]}
+
+
+def _facts(config: RunConfig, folder: RunFolder) -> dict[str, str]:
+    splits = json.loads(folder.manifest.read_text(encoding="utf-8"))["splits"]
+    lora = config.model.lora
+    return {
+        "Run": config.run.name,
+        "Question": config.task.question,
+        "Backbone": str(config.model.name_or_path or "small Llama, made for this run"),
+        "Fine-tuning": f"LoRA, rank {lora.rank}" if lora else "all weights",
+        "Explanations by": config.explain.teacher,
+        **{f"Rows, {name}": f"{facts['num_rows']:,} from {facts['source']}" for name, facts in splits.items()},
+        "Best step": str(json.loads((folder.best / "state.json").read_text(encoding="utf-8"))["best_step"]),
+    }
+
+
+def _numbers(metrics: dict[str, Any], split: str) -> list[tuple[str, float]]:
+    parts = {"calibrated": "", "raw": "raw_", "explanation": "explanation_", "language": "language_", "bayes": "bayes_"}
+    return [
+        (f"{split}/{prefix}{key}", float(value))
+        for part, prefix in parts.items()
+        for key, value in metrics.get(part, {}).items()
+        if isinstance(value, int | float)
+    ]

@@ -1,0 +1,104 @@
+"""Prefill and greedy decoding on one KV cache, with forced openings and early release of finished rows.
+
+Shape letters: B rows, T tokens so far, D hidden width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+
+from clsgen_dist.model.dual_head import DualHead
+
+
+@dataclass
+class Prefill:
+    """A pass over prompts.
+
+    Attributes:
+        hidden_BD: final hidden state of each prompt's last token.
+        mask_BT: 1 where there is a token, 0 where there is padding, on the left.
+        cache: keys and values of the prompts, or None; decoding uses it up.
+    """
+
+    hidden_BD: torch.Tensor
+    mask_BT: torch.Tensor
+    cache: Any
+
+
+@dataclass
+class Written:
+    """What was decoded for a row: ids without EOS, and whether the model would have opened as it was forced to."""
+
+    ids: list[int] = field(default_factory=list)
+    forced_was_first_choice: bool = True
+
+
+@torch.no_grad()
+def prefill(model: DualHead, prompts: list[list[int]], device: torch.device, *, with_cache: bool) -> Prefill:
+    """Runs the prompts, padded on the left so that each ends in the last column."""
+    width = max(map(len, prompts))
+    ids_BT = torch.zeros(len(prompts), width, dtype=torch.long)
+    mask_BT = torch.zeros_like(ids_BT)
+    for b, prompt in enumerate(prompts):
+        ids_BT[b, width - len(prompt) :] = torch.tensor(prompt)
+        mask_BT[b, width - len(prompt) :] = 1
+    mask_BT = mask_BT.to(device)
+    cache = DynamicCache(config=model.causal_lm.config) if with_cache else None
+    output = model.decode(
+        input_ids=ids_BT.to(device),
+        attention_mask=mask_BT,
+        position_ids=(mask_BT.cumsum(1) - 1).clamp(min=0),
+        past_key_values=cache,
+        use_cache=with_cache,
+    )
+    return Prefill(output.last_hidden_state[:, -1], mask_BT, output.past_key_values if with_cache else None)
+
+
+@torch.no_grad()
+def decode_greedily(
+    model: DualHead, start: Prefill, forced: list[list[int]], *, eos: int, max_new_tokens: int
+) -> list[Written]:
+    """Writes on from a prefill, the likeliest token at a time.
+
+    Args:
+        model: where the cache comes from.
+        start: its cache is used up.
+        forced: ids with which each row opens; may be empty, and of different lengths.
+        eos: id that ends a row.
+        max_new_tokens: ids a row, at most.
+    """
+    written = [Written() for _ in forced]
+    active = list(range(len(forced)))
+    mask_BT, cache = start.mask_BT, start.cache
+    logits_BV = model.lm_logits(start.hidden_BD)
+    for position in range(max_new_tokens):
+        choices = logits_BV.argmax(dim=-1).tolist()
+        kept: list[int] = []
+        for b, row in enumerate(active):
+            if position < len(forced[row]):
+                written[row].forced_was_first_choice &= choices[b] == forced[row][position]
+                choices[b] = forced[row][position]
+            if choices[b] != eos or position < len(forced[row]):
+                written[row].ids.append(choices[b])
+                kept.append(b)
+        if not kept or position == max_new_tokens - 1:
+            break
+        if len(kept) < len(active):  # rows that have ended cost nothing from here on
+            index = torch.tensor(kept, device=mask_BT.device)
+            cache.batch_select_indices(index)
+            mask_BT = mask_BT[index]
+            active, choices = [active[b] for b in kept], [choices[b] for b in kept]
+        mask_BT = torch.cat([mask_BT, mask_BT.new_ones(len(active), 1)], dim=1)
+        output = model.decode(
+            input_ids=torch.tensor(choices, device=mask_BT.device)[:, None],
+            attention_mask=mask_BT,
+            position_ids=mask_BT.sum(1, keepdim=True) - 1,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        logits_BV = model.lm_logits(output.last_hidden_state[:, -1])
+    return written

@@ -1,0 +1,60 @@
+"""The records that travel between stages. Standard library only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: The splits of a data set, in the order in which a model meets them.
+SPLITS = ("train", "validation", "calibration", "test")
+
+#: Splits whose explanations a model may learn from.
+EXPLAINED_SPLITS = ("train", "validation")
+
+#: What a row needs to be known by, when its label is not.
+UNLABELLED = -1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One text with a label and, perhaps, an explanation.
+
+    Attributes:
+        id: unique in its data set.
+        text: what the model decides on.
+        label: number of the label in `task.labels`, or None where it is unknown.
+        explanation: why the label holds, in words, or None.
+        group: rows of one group (a patient, a trial) never stand in two splits; None is a group of its own.
+        true_probability: probability of the last label from which the label was drawn, where a generator knows it.
+    """
+
+    id: str
+    text: str
+    label: int | None = None
+    explanation: str | None = None
+    group: str | None = None
+    true_probability: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prediction:
+    """What a model says of one row.
+
+    Attributes:
+        id: id of the row.
+        label: name of the row's label, or None where it is unknown.
+        probability: calibrated probability of each label by name; sums to 1.
+        raw_probability: the same before calibration.
+        predicted: name of the predicted label: at the operating threshold for two labels, the largest one otherwise.
+        explanation: the explanation that follows the predicted label, or None where none was asked for.
+        free_verdict: label that the model writes when it is left alone; None where that is no label at all.
+        logits: head logits, one a label, in the order of `task.labels`.
+    """
+
+    id: str
+    label: str | None
+    probability: dict[str, float]
+    raw_probability: dict[str, float]
+    predicted: str
+    explanation: str | None
+    free_verdict: str | None
+    logits: list[float]

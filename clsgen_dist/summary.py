@@ -1,0 +1,50 @@
+"""What a finished run prints: a table, and where things are."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from clsgen_dist.config.folder import RunFolder
+from clsgen_dist.config.run import RunConfig
+
+_COLUMNS = ("auroc", "auprc", "f1", "accuracy", "nll", "brier", "ece")
+
+
+def summary(config: RunConfig, split: str = "test") -> str:
+    """The table of an evaluation and three lines: run folder, bundle, MLflow UI."""
+    folder = RunFolder(config.folder)
+    metrics = json.loads((folder.evaluation(split) / "metrics.json").read_text(encoding="utf-8"))
+    uri = json.loads(folder.tracking.read_text(encoding="utf-8"))["uri"]
+    ui = uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"
+    return "\n".join(
+        [
+            "",
+            *_table(metrics, split),
+            "",
+            f"run folder: {folder.path}",
+            f"bundle:     {folder.bundle}",
+            f"MLflow UI:  {ui}",
+        ]
+    )
+
+
+def _table(metrics: dict[str, Any], split: str) -> list[str]:
+    lines = [f"{split}, {metrics['num_rows']:,} rows".ljust(24) + "".join(name.rjust(10) for name in _COLUMNS)]
+    for part, title in (("raw", "head, raw"), ("calibrated", "head, calibrated"), ("bayes", "generating (Bayes)")):
+        if part in metrics:
+            numbers = [metrics[part].get(name) for name in _COLUMNS]
+            lines.append(title.ljust(24) + "".join((f"{n:.4f}" if n is not None else "").rjust(10) for n in numbers))
+    low, high = metrics["calibrated"]["auroc_ci"]
+    lines.append(f"AUROC, 95 % interval    [{low:.4f}, {high:.4f}]")
+    words = metrics["explanation"]
+    if words["kappa"] is not None:
+        lines.append(
+            f"explanations            kappa with the head {words['kappa']:.3f}, "
+            f"verdict read in {100 * words['coverage']:.1f} % of {words['num_rows']:,} rows"
+        )
+    if "bayes" in metrics:
+        error = metrics["bayes"].get("mean_abs_error_calibrated")
+        if error is not None:
+            lines.append(f"mean |p - true p|       {error:.4f}")
+    return lines

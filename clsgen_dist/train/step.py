@@ -1,0 +1,206 @@
+"""One optimizer step, and one look at validation: where plan, model, objective and engine meet."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from clsgen_dist.data.batch import Batch, collate
+from clsgen_dist.data.plan import plan_all, plan_step, rows_of_step
+from clsgen_dist.data.tokens import TokenizedSplit
+from clsgen_dist.engine.collectives import Ranks
+from clsgen_dist.engine.deepspeed import Engine
+from clsgen_dist.errors import NumericsError
+from clsgen_dist.objective import Denominators, LossSums, Weights, joint_loss, loss_sums
+from clsgen_dist.records import UNLABELLED
+
+
+@dataclass(frozen=True)
+class StepMetrics:
+    """What one optimizer step did; all over the whole step, not over one rank.
+
+    Attributes:
+        loss, loss_cls, loss_gen, kl: nats; means over rows, tokens and tokens.
+        grad_norm: before clipping.
+        num_tokens: tokens read.
+        tokens_per_second: over all ranks.
+    """
+
+    loss: float
+    loss_cls: float
+    loss_gen: float
+    kl: float
+    grad_norm: float
+    num_tokens: int
+    tokens_per_second: float
+
+
+@dataclass(frozen=True)
+class Validation:
+    """A look at validation rows.
+
+    Attributes:
+        loss: weighted sum of the losses, nats, which chooses the best step.
+        loss_cls, loss_gen: means over rows and tokens, nats.
+        logits_NK: head logits of the rows, in their order, fp32.
+    """
+
+    loss: float
+    loss_cls: float
+    loss_gen: float
+    logits_NK: np.ndarray
+
+
+class Stepper:
+    """Takes optimizer steps over one training split."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        ranks: Ranks,
+        split: TokenizedSplit,
+        weights: Weights,
+        *,
+        seed: int,
+        global_batch: int,
+        token_budget: int,
+        factors: Callable[[int], dict[str, float]],
+        name_rows: Callable[[list[int]], list[str]],
+    ) -> None:
+        """`factors` gives the learning-rate factors of a step, `name_rows` the ids of rows, for messages."""
+        self._engine, self._ranks, self._split, self._weights = engine, ranks, split, weights
+        self._seed, self._global_batch, self._token_budget = seed, global_batch, token_budget
+        self._factors, self._name_rows = factors, name_rows
+
+    def run(self, step: int) -> StepMetrics:
+        """Takes step number `step`.
+
+        Raises:
+            NumericsError: a loss or gradient is not finite; the weights are as before the step.
+        """
+        started = time.perf_counter()
+        rows = rows_of_step(self._seed, step, len(self._split), self._global_batch)
+        plan = plan_step(
+            rows, self._split.lengths, world_size=self._ranks.world_size, token_budget=self._token_budget
+        )[self._ranks.rank]
+        denominators = Denominators.count(
+            self._split.labels[rows], self._split.num_scored[rows], self._weights.class_weights
+        )
+        # Dropout is a function of step and rank, so a resumed run draws what the uninterrupted one drew.
+        torch.manual_seed(int(np.random.SeedSequence([self._seed, step, self._ranks.rank]).generate_state(1)[0]))
+        self._engine.module.train()
+        terms = []
+        for number, members in enumerate(plan):
+            sums = self._forward(members)
+            self._engine.backward(joint_loss(sums, denominators, self._weights), last=number == len(plan) - 1)
+            terms.append(sums)
+        totals = self._totals(terms)
+        if not torch.isfinite(totals).all():
+            self._refuse(step, "loss", plan, terms)
+        report = self._engine.step(self._factors(step))
+        if not report.applied or not np.isfinite(report.grad_norm):
+            self._refuse(step, "gradient", plan, None)
+        return self._metrics(totals, denominators, report.grad_norm, rows, time.perf_counter() - started)
+
+    def _forward(self, members: list[int]) -> LossSums:
+        batch = collate([self._split[row] for row in members]).to(self._ranks.device)
+        return forward_sums(self._engine, batch, self._weights)
+
+    def _totals(self, terms: list[LossSums]) -> torch.Tensor:
+        """Sums over micro-batches and ranks: cls, lm, kl; fp64."""
+        mine = torch.stack([torch.stack([t.cls.detach(), t.lm.detach(), t.kl.detach()]) for t in terms])
+        return self._ranks.sum(mine.double().sum(dim=0))
+
+    def _metrics(
+        self, totals: torch.Tensor, counts: Denominators, grad_norm: float, rows: np.ndarray, seconds: float
+    ) -> StepMetrics:
+        cls, lm, kl = totals.tolist()
+        loss_cls, loss_gen, divergence = cls / counts.cls_weight, lm / counts.lm_tokens, kl / counts.lm_tokens
+        w = self._weights
+        num_tokens = int(self._split.lengths[rows].sum())
+        return StepMetrics(
+            loss=w.w_cls * loss_cls + w.w_gen * loss_gen + w.kl_weight * divergence,
+            loss_cls=loss_cls,
+            loss_gen=loss_gen,
+            kl=divergence,
+            grad_norm=grad_norm,
+            num_tokens=num_tokens,
+            tokens_per_second=num_tokens / seconds,
+        )
+
+    def _refuse(self, step: int, what: str, plan: list[list[int]], terms: list[LossSums] | None) -> None:
+        """Raises, on all ranks, an error that names step, ranks and rows."""
+        self._engine.drop_gradient()
+        suspects = [row for members in plan for row in members]
+        if terms is not None:
+            suspects = [row for members, term in zip(plan, terms, strict=True) for row in _broken(members, term)]
+        by_rank = self._ranks.gather(self._name_rows(suspects))
+        places = "; ".join(
+            f"rank {rank}: {', '.join(names[:8])}{' ...' if len(names) > 8 else ''}"
+            for rank, names in enumerate(by_rank)
+            if names
+        )
+        raise NumericsError(
+            f"step {step + 1}: the {what} is not a finite number (rows at {places}); the weights were not updated. "
+            "Lower train.learning_rate, or look at these rows; the last checkpoint is whole"
+        )
+
+
+def _broken(members: list[int], terms: LossSums) -> list[int]:
+    """Rows of a micro-batch whose loss is not finite."""
+    broken = {int(e) for e in (~torch.isfinite(terms.cls_by_row_E)).nonzero().flatten()}
+    broken |= {int(e) for e in terms.lm_rows_N[~torch.isfinite(terms.lm_by_token_N)]}
+    if not torch.isfinite(terms.kl.detach()):
+        broken |= set(range(len(members)))
+    return [members[e] for e in sorted(broken)]
+
+
+def forward_sums(engine: Engine, batch: Batch, weights: Weights) -> LossSums:
+    """Forward pass and loss terms of one micro-batch."""
+    output = engine.forward(
+        batch.input_ids, batch.position_ids, batch.cls_index, batch.lm_index, with_base=weights.kl_weight > 0
+    )
+    return loss_sums(
+        output.cls_logits_EK,
+        batch.labels,
+        output.lm_logits_NV,
+        batch.lm_targets,
+        batch.lm_rows,
+        output.base_lm_logits_NV,
+        weights,
+    )
+
+
+def validate(
+    engine: Engine, ranks: Ranks, split: TokenizedSplit, weights: Weights, *, max_rows: int, token_budget: int
+) -> Validation:
+    """Looks at the first `max_rows` rows of a split with the weights as they are. All ranks call it."""
+    lengths = split.lengths[:max_rows]
+    plan = plan_all(lengths, world_size=ranks.world_size, token_budget=token_budget)[ranks.rank]
+    totals = torch.zeros(2, dtype=torch.float64, device=ranks.device)
+    logits: list[tuple[list[int], np.ndarray]] = []
+    engine.module.eval()
+    with torch.no_grad():
+        for members in plan:
+            batch = collate([split[row] for row in members]).to(ranks.device)
+            output = engine.forward(batch.input_ids, batch.position_ids, batch.cls_index, batch.lm_index)
+            sums = loss_sums(
+                output.cls_logits_EK, batch.labels, output.lm_logits_NV, batch.lm_targets, batch.lm_rows, None, weights
+            )
+            totals += torch.stack([sums.cls, sums.lm]).double()
+            logits.append((members, output.cls_logits_EK.float().cpu().numpy()))
+    labels = split.labels[: len(lengths)]
+    counts = Denominators.count(labels, split.num_scored[: len(lengths)], weights.class_weights)
+    cls, lm = ranks.sum(totals).tolist()
+    loss_cls, loss_gen = cls / counts.cls_weight, lm / counts.lm_tokens
+    whole = np.zeros((len(lengths), len(weights.class_weights)), dtype=np.float32)
+    for rows, values in (pair for part in ranks.gather(logits) for pair in part):
+        whole[rows] = values
+    loss = weights.w_cls * loss_cls + weights.w_gen * loss_gen
+    if not np.isfinite(loss) or not (labels != UNLABELLED).any():
+        raise NumericsError(f"the validation loss is {loss}; lower train.learning_rate")
+    return Validation(loss, loss_cls, loss_gen, whole)

@@ -1,0 +1,196 @@
+"""What one rank does to train, top to bottom."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from safetensors.torch import load_file, save_file
+
+from clsgen_dist.bundle import load_bundle, read_manifest, write_bundle
+from clsgen_dist.calibrate.scaling import IDENTITY
+from clsgen_dist.config.folder import RunFolder
+from clsgen_dist.config.run import RunConfig
+from clsgen_dist.data.store import stored_rows
+from clsgen_dist.data.tokens import TokenizedSplit
+from clsgen_dist.engine.checkpoint import load_newest, save_checkpoint
+from clsgen_dist.engine.collectives import Ranks
+from clsgen_dist.engine.deepspeed import Engine, partitioned_loading
+from clsgen_dist.engine.ds_config import full_ds_config
+from clsgen_dist.errors import BundleError
+from clsgen_dist.model.build import DTYPES, build_model, check_causal, parameter_groups
+from clsgen_dist.objective import Weights, class_weights
+from clsgen_dist.predict.predictor import Predictor
+from clsgen_dist.train import schedule
+from clsgen_dist.train.loop import Events, train
+from clsgen_dist.train.state import TrainState
+from clsgen_dist.train.step import Stepper, Validation, validate
+
+#: Largest difference that a reloaded model may show in a probability, by precision. In bf16 the same sum in another
+#: order differs in the third digit.
+TOLERANCE = {"fp32": 1e-5, "bf16": 3e-2}
+
+#: Validation rows whose probabilities the reloaded bundle must reproduce.
+_NUM_COMPARED = 64
+
+
+def train_bundle(config: RunConfig, folder: RunFolder, base: str, ranks: Ranks, events: Events) -> None:
+    """Trains, or goes on training, and writes a verified bundle. All ranks call it.
+
+    A bundle that stands is left as it is: the run was trained to the end before.
+
+    Raises:
+        CheckpointError, NumericsError, ConfigError: see the modules that do the work.
+        BundleError: the bundle, reloaded, gives other probabilities than the model that was trained.
+    """
+    if ranks.from_leader(_is_finished(folder) if ranks.leads else None):
+        return
+    split = TokenizedSplit(folder.tokens("train"))
+    looked_at = TokenizedSplit(folder.tokens("validation"))
+    num_steps = schedule.total_steps(config.train, len(split))
+    interval = schedule.validation_interval(config.train, num_steps)
+    weights = _loss_weights(config, split)
+    with _engine(config, folder, base, ranks) as engine:
+        stepper = Stepper(
+            engine,
+            ranks,
+            split,
+            weights,
+            seed=config.run.seed,
+            global_batch=config.train.global_batch,
+            token_budget=config.train.token_budget,
+            factors=lambda step: schedule.learning_rate_factors(config.train, step, num_steps),
+            name_rows=lambda rows: _row_ids(folder.rows("train"), rows),
+        )
+        train(
+            TrainState(**(load_newest(engine, ranks, folder.checkpoints) or {})),
+            num_steps,
+            run_step=stepper.run,
+            validate=lambda: validate(
+                engine,
+                ranks,
+                looked_at,
+                weights,
+                max_rows=config.train.max_validation_rows,
+                token_budget=config.train.token_budget,
+            ),
+            keep_best=lambda state, validation: _keep_best(engine, ranks, folder.best, state, validation),
+            save=lambda state: _save(engine, ranks, folder, state, config.train.keep_checkpoints),
+            validation_due=lambda step: schedule.is_due(step, interval, num_steps),
+            checkpoint_due=lambda step: schedule.is_due(step, config.train.checkpoint_steps, num_steps),
+            events=events,
+        )
+    if ranks.leads:
+        _write_and_verify(config, folder, base, ranks.device)
+    ranks.barrier()
+
+
+def _is_finished(folder: RunFolder) -> bool:
+    if not folder.bundle.exists():
+        return False
+    read_manifest(folder.bundle)
+    return True
+
+
+def _loss_weights(config: RunConfig, split: TokenizedSplit) -> Weights:
+    counts = np.bincount(split.labels[split.labels >= 0], minlength=config.num_labels).tolist()
+    settings = config.objective
+    return Weights(
+        w_cls=settings.w_cls,
+        w_gen=settings.w_gen,
+        kl_weight=settings.kl_weight,
+        label_smoothing=settings.label_smoothing,
+        class_weights=class_weights(settings.class_weights, counts),
+    )
+
+
+@contextlib.contextmanager
+def _engine(config: RunConfig, folder: RunFolder, base: str, ranks: Ranks) -> Iterator[Engine]:
+    """The model under ZeRO, checked; its memory is free again afterwards."""
+    zero = json.loads(folder.zero.read_text(encoding="utf-8"))
+    ds_config = full_ds_config(
+        zero,
+        precision=config.train.precision,
+        max_grad_norm=config.train.max_grad_norm,
+        world_size=ranks.world_size,
+    )
+    with partitioned_loading(ds_config):
+        model = build_model(
+            config.model, base, config.num_labels, dtype=DTYPES[config.train.precision], seed=config.run.seed
+        )
+    engine = Engine(
+        model,
+        parameter_groups(
+            model,
+            learning_rate=config.train.learning_rate,
+            head_learning_rate=config.train.head_learning_rate,
+            weight_decay=config.train.weight_decay,
+        ),
+        ds_config,
+        betas=(config.train.adam_betas[0], config.train.adam_betas[1]),
+        eps=config.train.adam_eps,
+    )
+    with engine.whole("head.weight") as _:
+        assert float(model.head.weight.detach().float().std()) > 0, "the head was not initialised"
+    check_causal(model)
+    try:
+        yield engine
+    finally:
+        engine.close()
+        del engine, model
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _save(engine: Engine, ranks: Ranks, folder: RunFolder, state: TrainState, keep: int) -> None:
+    save_checkpoint(engine, ranks, folder.checkpoints, step=state.step, state=state.to_dict(), keep=keep)
+
+
+def _keep_best(engine: Engine, ranks: Ranks, place: Path, state: TrainState, validation: Validation) -> None:
+    """Writes the trainable weights of this step, whole, and what they say of validation rows."""
+    weights = engine.trainable_state()
+    if ranks.leads:
+        staging = place.with_name("best.partial")
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        save_file(weights, staging / "trainable.safetensors")
+        np.save(staging / "logits.npy", validation.logits_NK[:_NUM_COMPARED], allow_pickle=False)
+        facts = {**state.to_dict(), "validation_loss_cls": validation.loss_cls, "validation_loss_gen": validation.loss_gen}
+        (staging / "state.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        shutil.rmtree(place, ignore_errors=True)
+        os.replace(staging, place)
+    ranks.barrier()
+
+
+def _write_and_verify(config: RunConfig, folder: RunFolder, base: str, device: torch.device) -> None:
+    """Writes the bundle, opens it as a user would, and compares it with the model that was trained."""
+    weights = load_file(folder.best / "trainable.safetensors")
+    live_NK = np.load(folder.best / "logits.npy", allow_pickle=False)
+    candidate = folder.path / "bundle.unverified"
+    shutil.rmtree(candidate, ignore_errors=True)
+    write_bundle(candidate, config, base, weights, IDENTITY, None)
+    bundle = load_bundle(candidate, device=device, trust_remote_code=config.model.trust_remote_code)
+    predictor = Predictor(bundle, config.predict.token_budget, config.predict.max_new_tokens, device)
+    rows = [row for row, _ in zip(stored_rows(folder.rows("validation")), live_NK, strict=False)]
+    reloaded_NK = np.array([p.logits for p in predictor.predict(rows, num_explained=0)])
+    difference = float(np.abs(IDENTITY.apply(live_NK) - IDENTITY.apply(reloaded_NK)).max())
+    if not difference <= TOLERANCE[config.train.precision]:
+        raise BundleError(
+            f"{candidate}: reloaded, the model's probabilities differ by {difference:.2e} from those of the trained one "
+            f"(at most {TOLERANCE[config.train.precision]:.0e} in {config.train.precision}); the bundle is not released"
+        )
+    os.replace(candidate, folder.bundle)
+
+
+def _row_ids(path: Path, rows: list[int]) -> list[str]:
+    ids = pq.read_table(path, columns=["id"])["id"]
+    return [ids[row].as_py() for row in rows]

@@ -1,0 +1,145 @@
+"""Every rule is broken once, and says so at its key; the table in docs/ is the rules."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clsgen_dist.config.rules import RULES, broken_rules, compatibility_page, compatibility_table
+from clsgen_dist.config.run import RunConfig, build_config, settings
+from clsgen_dist.config.source import ConfigSource, apply_overrides, parse_value
+from clsgen_dist.errors import ConfigError
+
+ROOT = Path(__file__).parents[3]
+
+VALID = """
+run: {name: x}
+task: {question: "Urgent?", labels: ["no", "yes"]}
+data: {train: rows.jsonl}
+model: {name_or_path: some/backbone, lora: {rank: 8}}
+"""
+FROM_SCRATCH = ["--model.name_or_path", "null", "--model.lora", "null", "--model.from_scratch", "{}"]
+VIGNETTES = ["--data.train", "null", "--data.vignettes", "{}"]
+
+#: One case a rule, in the order of RULES: overrides that break it, and the key that the message points at.
+CASES = (
+    (["--data.train", "null"], "data.train"),
+    ([*VIGNETTES, "--data.test", "rows.jsonl"], "data.vignettes"),
+    ([*VIGNETTES, "--task.labels", "[a, b, c]"], "data.vignettes"),
+    (["--data.split_fractions", "{test: 0.4}"], "data.split_fractions"),
+    (["--data.label_map", "{1: maybe}"], "data.label_map"),
+    (["--model.name_or_path", "null"], "model.name_or_path"),
+    ([*FROM_SCRATCH, "--model.lora", "{}"], "model.lora"),
+    ([*FROM_SCRATCH, "--model.revision", "main"], "model.from_scratch"),
+    ([*FROM_SCRATCH, "--model.from_scratch.hidden_size", "100"], "model.from_scratch.hidden_size"),
+    (["--model.lora.target_modules", "[q_proj, lm_head]"], "model.lora.target_modules"),
+    (["--model.attention", "flash_attention_2", "--train.precision", "fp32"], "model.attention"),
+    (["--model.lora", "null", "--objective.kl_weight", "0.1"], "objective.kl_weight"),
+    (["--objective.w_cls", "0"], "objective.w_cls"),
+    (["--data.explanation_column", "null", "--objective.w_gen", "1"], "objective.w_gen"),
+    (["--objective.class_weights", "[1, 2, 3]"], "objective.class_weights"),
+    (["--train.token_budget", "500"], "train.token_budget"),
+    (["--predict.token_budget", "500"], "predict.token_budget"),
+)
+
+
+@pytest.fixture(autouse=True)
+def _in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+def build(*overrides: str) -> RunConfig:
+    tree: dict[str, Any] = parse_value(VALID)
+    places = {(): "run.yaml"} | {(section,): f"run.yaml:{line}" for line, section in enumerate(tree, start=2)}
+    source = ConfigSource(tree=tree, places=places)
+    apply_overrides(source, overrides)
+    return build_config(source)
+
+
+def test_the_valid_configuration_breaks_no_rule() -> None:
+    assert broken_rules(build()) == []
+    assert broken_rules(build(*FROM_SCRATCH, *VIGNETTES)) == []
+
+
+def test_there_is_a_case_for_every_rule() -> None:
+    assert len(CASES) == len(RULES)
+
+
+@pytest.mark.parametrize(
+    ("index", "overrides", "key"),
+    [(index, overrides, key) for index, (overrides, key) in enumerate(CASES)],
+    ids=[".".join(rule.keys) + f"-{index}" for index, rule in enumerate(RULES)],
+)
+def test_every_rule_is_broken_by_its_case_alone(index: int, overrides: list[str], key: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        build(*overrides)
+    rule = RULES[index]
+    # Only the key itself, where it was overridden, or a parent that stands in the file.
+    section = key.split(".", maxsplit=1)[0]
+    line = ["run", "task", "data", "model"].index(section) + 2 if section in ("data", "model") else 0
+    places = [f"--{'.'.join(rule.keys)}: ", f"run.yaml:{line}: "]
+    assert str(error.value) in [f"{place}{rule.combination}: {rule.reason}" for place in places]
+    if f"--{'.'.join(rule.keys)}" in overrides:
+        assert str(error.value).startswith(places[0])
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["--data.split_fractions", "{validation: 0.2, calibration: 0.1, test: 0.2}"],
+        ["--data.label_map", "{1: yes, 0: no, true: yes}"],
+        ["--model.lora", "null"],
+        ["--model.lora.target_modules", "q_proj"],
+        ["--objective.kl_weight", "0.1"],
+        ["--objective.class_weights", "balanced"],
+        ["--objective.class_weights", "[1, 2.5]"],
+        ["--objective.w_gen", "0", "--data.explanation_column", "null"],
+        [*VIGNETTES, "--data.explanation_column", "null"],
+        ["--train.token_budget", "1280"],
+        ["--predict.token_budget", "1152"],
+        ["--model.attention", "flash_attention_2"],
+    ],
+)
+def test_what_only_comes_near_is_allowed(overrides: list[str]) -> None:
+    build(*overrides)
+
+
+def test_all_broken_rules_are_reported_at_once() -> None:
+    with pytest.raises(ConfigError) as error:
+        build("--objective.w_cls", "0", "--train.token_budget", "5")
+    assert [line.partition(":")[0] for line in str(error.value).splitlines()] == [
+        "--objective.w_cls",
+        "--train.token_budget",
+    ]
+
+
+def test_a_file_of_zero_settings_that_is_missing_is_a_fault_of_its_key() -> None:
+    with pytest.raises(ConfigError, match=r"--train\.deepspeed: .*no such file: absent\.json"):
+        build("--train.deepspeed", "absent.json")
+
+
+def test_rules_point_at_settings() -> None:
+    known = {name for name, _ in settings()} | set(RunConfig.model_fields)
+    assert {".".join(rule.keys) for rule in RULES} <= known
+
+
+def test_rules_name_settings_only() -> None:
+    """A dotted name in a rule's words is a setting, so that the table does not age."""
+    known = {name for name, _ in settings()} | set(RunConfig.model_fields)
+    for rule in RULES:
+        for name in re.findall(r"\b[a-z_]+(?:\.[a-z_]+)+\b", f"{rule.combination} {rule.reason}"):
+            assert name in known, rule
+
+
+def test_the_table_has_a_row_a_rule() -> None:
+    rows = compatibility_table().splitlines()
+    assert len(rows) == len(RULES) + 2
+    assert all(row.count("|") == 3 for row in rows)
+
+
+def test_the_page_in_docs_is_up_to_date() -> None:
+    page = ROOT / "docs" / "compatibility.md"
+    assert page.read_text(encoding="utf-8") == compatibility_page(), "run `make docs`"

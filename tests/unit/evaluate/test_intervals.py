@@ -1,0 +1,119 @@
+"""Bootstrap intervals: against the slow way, against theory, and what groups do to them."""
+
+import time
+
+import numpy as np
+import pytest
+
+from clsgen_dist.errors import DataError
+from clsgen_dist.evaluate.intervals import bootstrap_intervals
+from clsgen_dist.evaluate.metrics import probability_metrics
+
+NAMES = {"auroc_ci": "auroc", "f1_ci": "f1", "nll_ci": "nll", "ece_ci": "ece"}
+
+
+def draw(num_rows: int, num_labels: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    # Rounded, so that there are ties.
+    probability = generator.dirichlet(np.ones(num_labels), size=num_rows).round(2)
+    probability[:, -1] = 1 - probability[:, :-1].sum(axis=1)
+    probability = probability.clip(0, 1)
+    labels = (generator.random((num_rows, 1)) > probability.cumsum(axis=1)).sum(axis=1).clip(max=num_labels - 1)
+    return probability, labels
+
+
+def intervals(
+    probability: np.ndarray, labels: np.ndarray, groups: np.ndarray | None = None, *, seed: int = 0, num: int = 500
+) -> dict[str, list[float] | int]:
+    predicted = probability.argmax(axis=1)
+    return bootstrap_intervals(probability, labels, predicted, groups, num_bootstrap=num, num_bins=10, seed=seed)
+
+
+def width(interval: list[float] | int) -> float:
+    assert isinstance(interval, list)
+    return interval[1] - interval[0]
+
+
+@pytest.mark.parametrize("num_labels", [2, 3])
+def test_they_agree_with_resampling_row_by_row(num_labels: int) -> None:
+    probability, labels = draw(120, num_labels, seed=1)
+    groups = np.arange(120) // 2
+    # The same draws, done the slow way: copy the rows of each drawn group and measure the copy.
+    drawn = np.random.default_rng(7).integers(0, 60, size=(100, 60))
+    slow: dict[str, list[float]] = {name: [] for name in NAMES}
+    for groups_drawn in drawn:
+        rows = np.concatenate([np.flatnonzero(groups == g) for g in groups_drawn])
+        found = probability_metrics(probability[rows], labels[rows], probability[rows].argmax(axis=1), num_bins=10)
+        for name, metric in NAMES.items():
+            slow[name].append(found[metric])
+    fast = intervals(probability, labels, groups, seed=7, num=100)
+    for name, values in slow.items():
+        np.testing.assert_allclose(fast[name], np.percentile(values, [2.5, 97.5]), rtol=1e-9)
+    assert fast["num_redrawn"] == 0
+
+
+def test_the_same_seed_gives_the_same_intervals_and_another_one_does_not() -> None:
+    probability, labels = draw(200, 2, seed=2)
+    assert intervals(probability, labels, seed=3) == intervals(probability, labels, seed=3)
+    assert intervals(probability, labels, seed=3) != intervals(probability, labels, seed=4)
+
+
+def test_they_hold_the_true_value_about_nineteen_times_in_twenty() -> None:
+    # The truth, of a very large draw from the same source.
+    probability, labels = draw(200_000, 2, seed=100)
+    truth = probability_metrics(probability, labels, probability.argmax(axis=1), num_bins=10)
+    held = {"auroc_ci": 0, "f1_ci": 0, "nll_ci": 0}
+    for seed in range(100):
+        found = intervals(*draw(300, 2, seed=seed), seed=seed, num=200)
+        for name in held:
+            low, high = found[name]  # type: ignore[misc]
+            held[name] += low <= truth[NAMES[name]] <= high
+    assert all(88 <= count <= 99 for count in held.values()), held
+
+
+def test_four_times_the_rows_halve_the_width() -> None:
+    ratios = []
+    for seed in range(10):
+        few, many = intervals(*draw(400, 2, seed=seed)), intervals(*draw(1600, 2, seed=seed))
+        ratios.append(width(many["nll_ci"]) / width(few["nll_ci"]))
+    assert np.mean(ratios) == pytest.approx(0.5, abs=0.07)
+
+
+def test_copies_of_rows_narrow_rows_but_not_groups() -> None:
+    probability, labels = draw(200, 2, seed=5)
+    copied, copied_labels, groups = np.repeat(probability, 4, axis=0), np.repeat(labels, 4), np.repeat(range(200), 4)
+    single = intervals(probability, labels)
+    by_row, by_group = intervals(copied, copied_labels), intervals(copied, copied_labels, groups)
+    for name in ("auroc_ci", "f1_ci", "nll_ci"):
+        assert by_group[name] == pytest.approx(single[name])
+        assert width(by_group[name]) > 1.6 * width(by_row[name])
+
+
+def test_group_numbers_are_names_only() -> None:
+    probability, labels = draw(100, 2, seed=6)
+    groups = np.arange(100) // 3
+    assert intervals(probability, labels, groups) == intervals(probability, labels, groups * 1000 + 5)
+
+
+def test_resamples_of_one_label_are_drawn_again_and_counted() -> None:
+    probability, _ = draw(30, 2, seed=8)
+    labels = np.zeros(30, dtype=int)
+    labels[0] = 1
+    found = intervals(probability, labels)
+    # (29/30)^30 = 0.36 of the resamples lack the only positive row: 500 * 0.36 / 0.64 are dropped.
+    assert 200 < float(found["num_redrawn"]) < 370  # type: ignore[arg-type]
+    assert all(np.isfinite(found[name]).all() for name in NAMES)
+
+
+def test_one_group_cannot_be_resampled() -> None:
+    probability, labels = draw(30, 2, seed=9)
+    with pytest.raises(DataError, match="one group"):
+        intervals(probability, labels, np.zeros(30))
+
+
+def test_they_are_quick() -> None:
+    probability, labels = draw(2000, 2, seed=10)
+    started = time.perf_counter()
+    for _ in ("raw", "calibrated"):
+        intervals(probability, labels, np.arange(2000) // 2, num=1000)
+    assert time.perf_counter() - started < 12
