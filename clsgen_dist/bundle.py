@@ -14,10 +14,9 @@ Safe files only: nothing in a bundle is executed, and no pickle is read.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,15 +30,18 @@ from safetensors.torch import load_file, save_file
 from clsgen_dist import __version__
 from clsgen_dist.calibrate.scaling import Calibrator
 from clsgen_dist.config.run import RunConfig
-from clsgen_dist.config.sections import Model, Task
+from clsgen_dist.config.sections import Data, Model, Task
+from clsgen_dist.config.source import ConfigSource, apply_overrides
 from clsgen_dist.data.tokens import RowTokenizer, load_tokenizer
-from clsgen_dist.errors import BundleError
+from clsgen_dist.errors import BundleError, ConfigError
+from clsgen_dist.integrity import fingerprint, read_json, sha256_of, write_json
 from clsgen_dist.model.build import DTYPES, add_new_adapter, load_backbone, read_backbone_config
 from clsgen_dist.model.dual_head import DualHead
 from clsgen_dist.model.heads import ClassificationHead
 
 FORMAT = 1
 _MANIFEST = "manifest.json"
+_COLUMNS = ("text_column", "text_template", "label_column", "label_map", "id_column", "group_column")
 _SAFE = {".json", ".safetensors", ".txt", ".model", ".jinja", ".md"}
 
 
@@ -95,15 +97,18 @@ def write_bundle(
     staging.mkdir(parents=True)
     save_file(head, staging / "head.safetensors")
     if config.model.lora is not None:
-        save_file({n.replace(".default.", "."): w for n, w in body.items()}, _made(staging / "adapter") / "adapter_model.safetensors")
-        _write_json(staging / "adapter" / "adapter_config.json", _adapter_config(config, base))
+        save_file(
+            {n.replace(".default.", "."): w for n, w in body.items()},
+            _made(staging / "adapter") / "adapter_model.safetensors",
+        )
+        write_json(staging / "adapter" / "adapter_config.json", _adapter_config(config, base))
     else:
         read_backbone_config(config.model, base).save_pretrained(staging / "model")
         save_torch_state_dict(body, staging / "model")
     tokenizer: Any = load_tokenizer(config.model, base)
     tokenizer.save_pretrained(staging / "tokenizer")
-    _write_json(staging / "task.json", config.task.model_dump(mode="json"))
-    _write_json(staging / "calibrator.json", {**calibrator.to_json(), "threshold": threshold})
+    write_json(staging / "task.json", config.task.model_dump(mode="json"))
+    write_json(staging / "calibrator.json", {**calibrator.to_json(), "threshold": threshold})
     manifest = {
         "format": FORMAT,
         "written_by": f"clsgen_dist {__version__}",
@@ -118,7 +123,11 @@ def write_bundle(
         "attention": config.model.attention,
         "max_prompt_tokens": config.data.max_prompt_tokens,
         "max_explanation_tokens": config.data.max_explanation_tokens,
-        "max_new_tokens": config.predict.max_new_tokens,
+        "predict": {
+            "max_new_tokens": config.predict.max_new_tokens,
+            "token_budget": config.predict.token_budget,
+        },
+        "columns": config.data.model_dump(mode="json", include=set(_COLUMNS)),
     }
     _seal(staging, manifest)
     shutil.rmtree(folder, ignore_errors=True)
@@ -128,7 +137,7 @@ def write_bundle(
 def set_calibrator(folder: Path, calibrator: Calibrator, threshold: float | None) -> None:
     """Gives a bundle another calibrator and operating threshold."""
     manifest = read_manifest(folder)
-    _write_json(folder / "calibrator.json", {**calibrator.to_json(), "threshold": threshold})
+    write_json(folder / "calibrator.json", {**calibrator.to_json(), "threshold": threshold})
     _seal(folder, manifest)
 
 
@@ -139,7 +148,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         BundleError: it is no bundle, of another format, a file is missing, altered, added, of a kind that can run
             code, or a link.
     """
-    manifest = _read_json(folder / _MANIFEST)
+    manifest = read_json(folder / _MANIFEST)
     if manifest.get("format") != FORMAT or not isinstance(manifest.get("files"), dict):
         raise BundleError(f"{folder}: format {manifest.get('format')!r}, this program reads {FORMAT}")
     present = {}
@@ -154,9 +163,35 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             raise BundleError(f"{folder}: {name} is missing; copy the bundle whole")
         if name not in manifest["files"] or Path(name).suffix not in _SAFE:
             raise BundleError(f"{folder}: {name} does not belong to the bundle")
-        if _sha256(present[name]) != manifest["files"][name]:
+        if sha256_of(present[name]) != manifest["files"][name]:
             raise BundleError(f"{folder}: {name} was altered after the bundle was written (sha256 differs)")
     return manifest
+
+
+def read_task(folder: Path) -> Task:
+    """The task of a bundle. Raises BundleError."""
+    try:
+        return Task.model_validate(read_json(folder / "task.json"))
+    except ValidationError as error:
+        raise BundleError(f"{folder}: task.json is not as this program writes it ({error})") from None
+
+
+def bundle_columns(manifest: dict[str, Any], overrides: Sequence[str]) -> Data:
+    """The columns that the model was trained on, with overrides as `--data.text_column note`.
+
+    Raises:
+        ConfigError: an unknown column setting.
+        BundleError: the manifest names none.
+    """
+    columns = manifest.get("columns")
+    if not isinstance(columns, dict):
+        raise BundleError("manifest.json: columns are missing")
+    source = ConfigSource(tree={"data": dict(columns)}, places={(): "bundle"})
+    apply_overrides(source, overrides)
+    try:
+        return Data.model_validate({**source.tree["data"], "explanation_column": None})
+    except ValidationError as error:
+        raise ConfigError(f"--data: {error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}") from None
 
 
 def load_bundle(
@@ -175,7 +210,7 @@ def load_bundle(
     """
     manifest = read_manifest(folder)
     try:
-        task = Task.model_validate(_read_json(folder / "task.json"))
+        task = read_task(folder)
         place = base or manifest["base"]["name_or_path"]
         model = Model.model_validate(
             {
@@ -191,12 +226,14 @@ def load_bundle(
     except (KeyError, TypeError, ValidationError) as error:
         raise BundleError(f"{folder}: manifest or task is not as this program writes them ({error})") from None
     if model.lora is not None and fingerprint(place) != manifest["base"]["fingerprint"]:
-        raise BundleError(f"{folder}: {place} is not the base model that the adapter was trained on (fingerprint differs)")
+        raise BundleError(
+            f"{folder}: {place} is not the base model that the adapter was trained on (fingerprint differs)"
+        )
     try:
         dual = _load_model(folder, model, len(task.labels), dtype, device)
     except (SafetensorError, RuntimeError, OSError, ValueError) as error:
         raise BundleError(f"{folder}: weights do not load ({type(error).__name__}: {error})") from None
-    calibration = _read_json(folder / "calibrator.json")
+    calibration = read_json(folder / "calibrator.json")
     threshold = calibration.pop("threshold", None)
     tokenizer = RowTokenizer(load_tokenizer(Model(name_or_path="."), str(folder / "tokenizer")), task, **limits)
     return Bundle(folder, manifest, task, dual, tokenizer, Calibrator.from_json(calibration), threshold)
@@ -207,9 +244,7 @@ def _load_model(folder: Path, model: Model, num_labels: int, dtype: torch.dtype,
         backbone = load_backbone(model, str(folder / "model"), dtype=dtype)
     else:
         backbone = add_new_adapter(load_backbone(model, str(model.name_or_path), dtype=dtype), model.lora, seed=0)
-        saved = {
-            name: w.to(dtype) for name, w in load_file(folder / "adapter" / "adapter_model.safetensors").items()
-        }
+        saved = {name: w.to(dtype) for name, w in load_file(folder / "adapter" / "adapter_model.safetensors").items()}
         wanted = {n.replace(".default.", "."): p for n, p in backbone.named_parameters() if p.requires_grad}
         if saved.keys() != wanted.keys():
             raise BundleError(f"{folder}: the adapter's weights are not those of its configuration")
@@ -219,26 +254,6 @@ def _load_model(folder: Path, model: Model, num_labels: int, dtype: torch.dtype,
     head = ClassificationHead(backbone.config.get_text_config().hidden_size, num_labels, seed=0).to(dtype)
     head.load_state_dict(load_file(folder / "head.safetensors"))
     return DualHead(backbone, head).to(device).eval().requires_grad_(False)
-
-
-def fingerprint(base: str) -> str:
-    """Tells base models apart: sha256 over config and, of each weight file, size, header and sampled blocks.
-
-    Samples rather than all bytes: a base of 140 GB is told apart in a second. A name on the Hub stands for itself; its
-    revision is in the manifest.
-    """
-    folder = Path(base)
-    if not folder.is_dir():
-        return f"hub:{base}"
-    digest = hashlib.sha256((folder / "config.json").read_bytes())
-    for path in sorted(folder.glob("*.safetensors")):
-        size = path.stat().st_size
-        digest.update(f"{path.name}:{size}".encode())
-        with path.open("rb") as file:
-            for index in range(64):
-                file.seek(index * max(0, size - 4096) // 63)
-                digest.update(file.read(4096))
-    return digest.hexdigest()
 
 
 def _adapter_config(config: RunConfig, base: str) -> dict[str, Any]:
@@ -270,33 +285,10 @@ def _refuse_broken(weights: dict[str, torch.Tensor]) -> None:
 
 def _seal(folder: Path, manifest: dict[str, Any]) -> None:
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != _MANIFEST)
-    manifest["files"] = {p.relative_to(folder).as_posix(): _sha256(p) for p in files}
-    _write_json(folder / _MANIFEST, manifest)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    manifest["files"] = {p.relative_to(folder).as_posix(): sha256_of(p) for p in files}
+    write_json(folder / _MANIFEST, manifest)
 
 
 def _made(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BundleError(f"{path.parent}: no bundle here ({path.name} is missing)") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise BundleError(f"{path}: cannot be read ({error})") from None
-    if not isinstance(content, dict):
-        raise BundleError(f"{path}: expected an object, found {type(content).__name__}")
-    return content

@@ -7,9 +7,12 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
+from clsgen_dist.config.folder import RunFolder
 from clsgen_dist.config.run import RunConfig, help_text, load_config
 from clsgen_dist.errors import ClsGenError, ConfigError
+from clsgen_dist.records import PredictRequest
 
 #: Exit codes beside 0: the run failed; the input cannot be used; the user stopped it.
 FAILED, UNUSABLE, INTERRUPTED = 1, 2, 130
@@ -72,6 +75,33 @@ def config_of(words: Sequence[str]) -> RunConfig:
     if "config" not in found:
         raise ConfigError("--config FILE.yaml is missing; --help lists every setting")
     return load_config(found["config"], overrides)
+
+
+def predict_request(words: Sequence[str]) -> PredictRequest:
+    """Reads the command line of launchers/predict.py.
+
+    Raises:
+        ConfigError: an option is missing, doubled or unknown.
+    """
+    found, rest = parse_words(words, ("bundle", "input", "output", "base", "explain"))
+    if ("bundle" in found) == ("config" in found):
+        raise ConfigError("give either --bundle FOLDER or --config FILE.yaml")
+    for name in ("input", "output"):
+        if name not in found:
+            raise ConfigError(f"--{name} FILE is missing")
+    explain = found.get("explain", "all")
+    if explain not in ("all", "none"):
+        raise ConfigError(f"--explain: found {explain!r}, expected all or none")
+    bundle = Path(found["bundle"]) if "bundle" in found else _run_folder(found["config"], rest).bundle
+    strange = [word for word in rest[::2] if not word.startswith("--data.")]
+    if strange and "bundle" in found:
+        raise ConfigError(f"{strange[0]}: with --bundle only settings of data.* may follow")
+    columns = tuple(word for word in rest) if "bundle" in found else ()
+    return PredictRequest(bundle, found["input"], Path(found["output"]), found.get("base"), explain == "all", columns)
+
+
+def _run_folder(path: str, overrides: Sequence[str]) -> RunFolder:
+    return RunFolder(load_config(path, overrides).folder)
 
 
 def leads() -> bool:

@@ -6,7 +6,6 @@ the run folder appears whole, by a rename.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -25,6 +24,7 @@ from clsgen_dist.data.store import stored_rows, write_rows
 from clsgen_dist.data.synthetic import vignettes
 from clsgen_dist.data.tokens import TokenizedSplit, load_tokenizer, row_tokenizer, write_tokens
 from clsgen_dist.errors import CheckpointError, ConfigError, DataError
+from clsgen_dist.integrity import sha256_of
 from clsgen_dist.model.backbone import make_small_backbone, write_out_gguf
 from clsgen_dist.model.build import build_skeleton
 from clsgen_dist.records import SPLITS, UNLABELLED, Row
@@ -133,7 +133,7 @@ def _write_rows(config: RunConfig, splits: dict[str, tuple[Survey, np.ndarray]],
             "num_explained": int(kept.explained.sum()),
             "labels": {name: int((kept.labels == k).sum()) for k, name in enumerate(config.task.labels)},
             "num_unlabelled": int((kept.labels == UNLABELLED).sum()),
-            "sha256": file_hash(folder.rows(split)),
+            "sha256": sha256_of(folder.rows(split)),
         }
     folder.manifest.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -188,15 +188,10 @@ def _check_same_run(config: RunConfig, folder: RunFolder) -> None:
     for split, facts in json.loads(folder.manifest.read_text(encoding="utf-8"))["splits"].items():
         if source_hash(facts["source"]) not in (facts["source_sha256"], None):
             raise DataError(f"{facts['source']}: changed since run {folder.path} began; choose another run.name")
-        if file_hash(folder.rows(split)) != facts["sha256"]:
+        if sha256_of(folder.rows(split)) != facts["sha256"]:
             raise CheckpointError(f"{folder.rows(split)}: altered since the run began (sha256 differs)")
 
 
 def source_hash(source: str) -> str | None:
     """sha256 of a source that is a file here; None for any other."""
-    return file_hash(Path(source)) if Path(source).is_file() else None
-
-
-def file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(Path(source)) if Path(source).is_file() else None

@@ -80,4 +80,6 @@ class ProgressBar:
             return
         self._last_line = now
         left = (now - started) * (event.total - event.done) / max(1, event.done)
-        print(f"{event.stage}: {event.done}/{event.total}, {left:.0f} s left  {event.note}", file=sys.stderr, flush=True)
+        print(
+            f"{event.stage}: {event.done}/{event.total}, {left:.0f} s left  {event.note}", file=sys.stderr, flush=True
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 #: The splits of a data set, in the order in which a model meets them.
 SPLITS = ("train", "validation", "calibration", "test")
@@ -58,3 +59,24 @@ class Prediction:
     explanation: str | None
     free_verdict: str | None
     logits: list[float]
+
+
+@dataclass(frozen=True)
+class PredictRequest:
+    """What a person asks of a finished bundle.
+
+    Attributes:
+        bundle: folder of the bundle.
+        source: rows to predict.
+        output: file of predictions to write.
+        base: folder of the base model where it has moved, or None.
+        explain: whether to write explanations.
+        columns: settings of `data` that override those of the bundle, as words.
+    """
+
+    bundle: Path
+    source: str
+    output: Path
+    base: str | None
+    explain: bool
+    columns: tuple[str, ...]

@@ -164,7 +164,11 @@ def _keep_best(engine: Engine, ranks: Ranks, place: Path, state: TrainState, val
         staging.mkdir(parents=True)
         save_file(weights, staging / "trainable.safetensors")
         np.save(staging / "logits.npy", validation.logits_NK[:_NUM_COMPARED], allow_pickle=False)
-        facts = {**state.to_dict(), "validation_loss_cls": validation.loss_cls, "validation_loss_gen": validation.loss_gen}
+        facts = {
+            **state.to_dict(),
+            "validation_loss_cls": validation.loss_cls,
+            "validation_loss_gen": validation.loss_gen,
+        }
         (staging / "state.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         shutil.rmtree(place, ignore_errors=True)
         os.replace(staging, place)
@@ -185,7 +189,7 @@ def _write_and_verify(config: RunConfig, folder: RunFolder, base: str, device: t
     difference = float(np.abs(IDENTITY.apply(live_NK) - IDENTITY.apply(reloaded_NK)).max())
     if not difference <= TOLERANCE[config.train.precision]:
         raise BundleError(
-            f"{candidate}: reloaded, the model's probabilities differ by {difference:.2e} from those of the trained one "
+            f"{candidate}: reloaded, the model's probabilities differ by {difference:.2e} from the trained one's "
             f"(at most {TOLERANCE[config.train.precision]:.0e} in {config.train.precision}); the bundle is not released"
         )
     os.replace(candidate, folder.bundle)

@@ -1,6 +1,9 @@
-"""Tokenised rows -> one padding-free micro-batch.
+"""Tokenised rows -> one micro-batch: a grid of lines, each with several rows end to end.
 
-Shape letters: T tokens of the micro-batch, E rows (examples), N positions that carry language-model loss.
+One long line would make every token attend, masked, to all others: cost that grows with the square of the budget.
+Lines about as long as a few rows keep that cost down and waste few places.
+
+Shape letters: B lines, T places of a line, E rows (examples), N positions that carry language-model loss.
 """
 
 from __future__ import annotations
@@ -14,18 +17,27 @@ import torch
 from clsgen_dist.data.tokens import TokenizedRow
 
 
+#: Line length at which attention costs about as much as all else, tokens; weighs padding against long lines.
+_ATTENTION_TOKENS = 1024
+
+#: A line holds at most this many times the longest row.
+_MOST_ROWS_A_LINE = 8
+
+
 @dataclass(frozen=True)
 class Batch:
-    """Rows laid end to end in one sequence; `position_ids` restart at 0 with each row, which keeps them apart.
+    """Rows in lines; `position_ids` restart at 0 with each row, which keeps rows apart, and with each padded place.
+
+    Indices count places line by line: place t of line b is b * T + t.
 
     Attributes:
-        input_ids: (1, T) int64.
-        position_ids: (1, T) int64.
-        cls_index: (E,) int64, position of each row's last prompt token.
+        input_ids: (B, T) int64.
+        position_ids: (B, T) int64.
+        cls_index: (E,) int64, place of each row's last prompt token.
         labels: (E,) int64, UNLABELLED where unknown.
-        lm_index: (N,) int64, positions whose next token is scored.
+        lm_index: (N,) int64, places whose next token is scored.
         lm_targets: (N,) int64, those next tokens.
-        lm_rows: (N,) int64, row of the micro-batch that each scored position belongs to.
+        lm_rows: (N,) int64, row of the micro-batch that each scored place belongs to.
     """
 
     input_ids: torch.Tensor
@@ -41,32 +53,67 @@ class Batch:
         return replace(self, **moved)
 
 
-def collate(rows: Sequence[TokenizedRow]) -> Batch:
-    """Packs rows. No rows give one unread token: a forward pass with nothing in it, which keeps ranks aligned."""
-    inputs: list[np.ndarray] = [] if rows else [np.zeros(1, np.int64)]
-    positions: list[np.ndarray] = [] if rows else [np.zeros(1, np.int64)]
-    cls_index, lm_index, targets, owners = [], [], [], []
-    start = 0
-    for number, row in enumerate(rows):
-        ids = np.concatenate([row.prompt, row.completion[:-1]])
-        inputs.append(ids)
-        positions.append(np.arange(len(ids)))
-        last_prompt = start + len(row.prompt) - 1
-        cls_index.append(last_prompt)
-        scored = np.arange(row.num_unscored, len(row.completion))
-        lm_index.append(last_prompt + scored)
-        targets.append(row.completion[row.num_unscored :])
-        owners.append(np.full(len(scored), number))
-        start += len(ids)
+def collate(rows: Sequence[TokenizedRow], *, one_line: bool = False) -> Batch:
+    """Lays rows out.
+
+    Args:
+        rows: none give one unread place: a forward pass with nothing in it, which keeps ranks aligned.
+        one_line: all rows in one line without padding, for kernels that take packed rows in that form only.
+    """
+    sizes = [len(row.prompt) + max(len(row.completion) - 1, 0) for row in rows]
+    lines = [list(range(len(rows)))] if one_line or not rows else _lines(sizes)
+    width = max([sum(sizes[n] for n in line) for line in lines] + [1])
+    input_ids = np.zeros((len(lines), width), dtype=np.int64)
+    position_ids = np.zeros((len(lines), width), dtype=np.int64)
+    cls_index = np.zeros(len(rows), dtype=np.int64)
+    scored_places: list[np.ndarray] = [np.zeros(0, np.int64)] * len(rows)
+    for b, line in enumerate(lines):
+        start = 0
+        for n in line:
+            row, place = rows[n], slice(start, start + sizes[n])
+            input_ids[b, place] = np.concatenate([row.prompt, row.completion[:-1]])
+            position_ids[b, place] = np.arange(sizes[n])
+            cls_index[n] = b * width + start + len(row.prompt) - 1
+            # The place before a token predicts it; the last prompt token predicts the first of the completion.
+            scored_places[n] = cls_index[n] + np.arange(row.num_unscored, len(row.completion))
+            start += sizes[n]
+    targets = [row.completion[row.num_unscored :] for row in rows]
+    owners = [np.full(len(places), n) for n, places in enumerate(scored_places)]
     return Batch(
-        input_ids=_tensor(inputs)[None],
-        position_ids=_tensor(positions)[None],
-        cls_index=torch.tensor(cls_index, dtype=torch.long),
+        input_ids=torch.from_numpy(input_ids),
+        position_ids=torch.from_numpy(position_ids),
+        cls_index=torch.from_numpy(cls_index),
         labels=torch.tensor([row.label for row in rows], dtype=torch.long),
-        lm_index=_tensor(lm_index),
+        lm_index=_tensor(scored_places),
         lm_targets=_tensor(targets),
         lm_rows=_tensor(owners),
     )
+
+
+def _lines(sizes: Sequence[int]) -> list[list[int]]:
+    """Rows by line: of several line lengths, the one that costs least."""
+    options = [_fill(sizes, max(sizes) * many) for many in range(1, _MOST_ROWS_A_LINE + 1)]
+
+    def cost(lines: list[list[int]]) -> float:
+        width = max(sum(sizes[n] for n in line) for line in lines)
+        return len(lines) * width * (1 + width / _ATTENTION_TOKENS)
+
+    return min(options, key=cost)
+
+
+def _fill(sizes: Sequence[int], width: int) -> list[list[int]]:
+    """First fit, longest row first."""
+    lines: list[list[int]] = []
+    room: list[int] = []
+    for n in sorted(range(len(sizes)), key=lambda n: (-sizes[n], n)):
+        b = next((b for b, free in enumerate(room) if free >= sizes[n]), None)
+        if b is None:
+            lines.append([n])
+            room.append(width - sizes[n])
+        else:
+            lines[b].append(n)
+            room[b] -= sizes[n]
+    return lines
 
 
 def _tensor(parts: Sequence[np.ndarray]) -> torch.Tensor:

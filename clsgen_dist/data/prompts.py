@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from clsgen_dist.config.sections import Task
 
 #: Stands for the text while a chat template is rendered around it; words that no template changes.
@@ -11,10 +13,8 @@ _TEXT_MARK = "@@clsgen-dist-text@@"
 def prompt_frame(task: Task) -> str:
     """The prompt with a mark in the text's place; see `split_frame`."""
     fields = {"question": task.question, "labels": ", ".join(task.labels), "text": _TEXT_MARK}
-    prompt = task.prompt_template
-    for name, words in fields.items():  # not str.format: other braces in a prompt are its own
-        prompt = prompt.replace("{" + name + "}", words)
-    return prompt
+    # In one pass, so a question that holds {text} stays as it is; not str.format: other braces are the prompt's own.
+    return re.sub(r"\{(question|labels|text)\}", lambda match: fields[match[1]], task.prompt_template)
 
 
 def split_frame(frame: str) -> tuple[str, str]:

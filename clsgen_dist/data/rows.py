@@ -10,7 +10,7 @@ import csv
 import json
 import math
 import string
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,9 @@ Record = tuple[str, Mapping[str, Any]]
 MAX_TEXT_CHARACTERS = 5_000_000
 
 
-def read_rows(source: str, columns: Data, labels: list[str]) -> Iterator[tuple[str, Row]]:
+def read_rows(
+    source: str, columns: Data, labels: list[str], *, need_labels: bool = True
+) -> Iterator[tuple[str, Row]]:
     """Reads rows and checks each by itself.
 
     Args:
@@ -36,6 +38,7 @@ def read_rows(source: str, columns: Data, labels: list[str]) -> Iterator[tuple[s
             NAME/CONFIG:SPLIT.
         columns: the names of the columns.
         labels: names of the labels in the order of their numbers.
+        need_labels: whether a file without a column of labels is an error; each row may lack its label either way.
 
     Yields:
         Where the row stands, as "FILE:LINE", and the row.
@@ -43,13 +46,22 @@ def read_rows(source: str, columns: Data, labels: list[str]) -> Iterator[tuple[s
     Raises:
         DataError: the file is missing, empty or broken, or a row has no text or an unknown label; names file and line.
     """
-    to_row = _row_builder(columns, labels)
+    to_row = _row_builder(columns, labels, need_labels)
     num_rows = 0
     for place, record in _records(source):
         num_rows += 1
         yield place, to_row(place, record, f"{Path(source).stem}-{num_rows}")
     if num_rows == 0:
         raise DataError(f"{source}: no rows in it")
+
+
+def check_ids(rows: Sequence[Row], source: str) -> None:
+    """Refuses rows of which two have one id. Raises DataError."""
+    seen: dict[str, int] = {}
+    for number, row in enumerate(rows, 1):
+        if row.id in seen:
+            raise DataError(f"{source}: rows {seen[row.id]} and {number} have the same id {row.id[:60]!r}")
+        seen[row.id] = number
 
 
 def _records(source: str) -> Iterator[Record]:
@@ -100,7 +112,18 @@ def _jsonl(path: Path) -> Iterator[Record]:
             raise DataError(f"{path}:{number}: not JSON ({error})") from None
         if not isinstance(record, dict):
             raise DataError(f"{path}:{number}: expected a JSON object, found {type(record).__name__}")
+        if "\\ud" in line.lower() and _has_half_characters(record):
+            raise DataError(f"{path}:{number}: not text: an escape such as \\ud83d without its second half")
         yield f"{path}:{number}", record
+
+
+def _has_half_characters(record: Mapping[str, Any]) -> bool:
+    """Whether a string holds half of a surrogate pair, which JSON can escape and UTF-8 cannot write."""
+    try:
+        json.dumps(record, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _csv(path: Path) -> Iterator[Record]:
@@ -132,8 +155,9 @@ def _hub(source: str) -> Iterator[Record]:
     import datasets  # heavy, and seldom needed
 
     name, _, split = source.partition(":")
+    owner_and_name, config = name.split("/")[:2], "/".join(name.split("/")[2:])
     try:
-        rows = datasets.load_dataset(name, split=split or "train", streaming=True)
+        rows = datasets.load_dataset("/".join(owner_and_name), config or None, split=split or "train", streaming=True)
         for number, record in enumerate(rows, 1):
             yield f"{source}:{number}", record
     except DataError:
@@ -145,7 +169,9 @@ def _hub(source: str) -> Iterator[Record]:
         ) from None
 
 
-def _row_builder(columns: Data, labels: list[str]) -> Callable[[str, Mapping[str, Any], str], Row]:
+def _row_builder(
+    columns: Data, labels: list[str], need_labels: bool
+) -> Callable[[str, Mapping[str, Any], str], Row]:
     numbers = {label_text(index): index for index in range(len(labels))} | {n: i for i, n in enumerate(labels)}
     if columns.label_map is not None:
         numbers = {value: labels.index(name) for value, name in columns.label_map.items()}
@@ -157,7 +183,7 @@ def _row_builder(columns: Data, labels: list[str]) -> Callable[[str, Mapping[str
         return Row(
             id=fallback_id if identity in (None, "") else str(identity),
             text=_text(place, record, columns, fields),
-            label=_label(place, record, columns, numbers),
+            label=_label(place, record, columns, numbers) if need_labels or columns.label_column in record else None,
             explanation=_explanation(place, record, columns),
             group=None if group in (None, "") else str(group),
             true_probability=_probability(place, record, columns),
@@ -218,5 +244,5 @@ def _probability(place: str, record: Mapping[str, Any], columns: Data) -> float 
     except (TypeError, ValueError):
         probability = math.nan
     if not 0.0 <= probability <= 1.0:
-        raise DataError(f"{place}: the true probability is {value!r}, expected a number from 0 to 1")
+        raise DataError(f"{place}: the true probability is {str(value)[:40]!r}, expected a number from 0 to 1")
     return probability

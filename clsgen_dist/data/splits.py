@@ -60,11 +60,13 @@ def survey(source: str, rows: Iterable[tuple[str, Row]]) -> Survey:
         groups.append(0 if row.group is None else _hash(row.group))
         labels.append(UNLABELLED if row.label is None else row.label)
         explained.append(row.explanation is not None)
-    hashes = (np.frombuffer(column, dtype=np.uint64) for column in (ids, texts, groups))
+    hashes = [np.frombuffer(column, dtype=np.uint64) for column in (ids, texts, groups)]
     return Survey(
-        source,
-        np.frombuffer(lines, dtype=np.int64),
-        *hashes,
+        source=source,
+        lines=np.frombuffer(lines, dtype=np.int64),
+        ids=hashes[0],
+        texts=hashes[1],
+        groups=hashes[2],
         labels=np.frombuffer(labels, dtype=np.int32),
         explained=np.frombuffer(explained, dtype=np.int8).astype(bool),
     )

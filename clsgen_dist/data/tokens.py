@@ -92,6 +92,8 @@ class RowTokenizer:
         self.max_explanation_tokens = max_explanation_tokens
         self.num_cut_prompts = 0
         self.num_cut_explanations = 0
+        assert tokenizer.eos_token_id is not None  # load_tokenizer refuses a tokenizer without
+        self.eos = tokenizer.eos_token_id
         frame = prompts.prompt_frame(task)
         if tokenizer.chat_template:
             turns = [{"role": "user", "content": frame}]
@@ -99,7 +101,7 @@ class RowTokenizer:
         before, after = prompts.split_frame(frame)
         self._before = self._ids([before])[0]
         self._after = self._ids([after])[0]
-        if not tokenizer.chat_template and _adds_bos(tokenizer):
+        if not tokenizer.chat_template and tokenizer.bos_token_id is not None and _adds_bos(tokenizer):
             self._before = [tokenizer.bos_token_id, *self._before]
         if len(self._before) + len(self._after) >= max_prompt_tokens:
             raise DataError(
@@ -139,7 +141,7 @@ class RowTokenizer:
 
     def _completion(self, label: int | None, explanation: list[int]) -> list[int]:
         opening = self.verdicts[label] if label is not None else []
-        whole = [*opening, *explanation, self.tokenizer.eos_token_id]
+        whole = [*opening, *explanation, self.eos]
         if len(whole) <= self.max_explanation_tokens:
             return whole
         self.num_cut_explanations += 1  # no EOS: a cut reason must not teach to stop there
@@ -153,7 +155,7 @@ class RowTokenizer:
 
 def _adds_bos(tokenizer: TokenizerLike) -> bool:
     ids = tokenizer("a")["input_ids"]
-    return tokenizer.bos_token_id is not None and ids[:1] == [tokenizer.bos_token_id]
+    return bool(ids[:1] == [tokenizer.bos_token_id])
 
 
 def row_tokenizer(tokenizer: TokenizerLike, task: Task, data: Data) -> RowTokenizer:

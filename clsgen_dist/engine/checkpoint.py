@@ -15,9 +15,7 @@ from clsgen_dist.errors import CheckpointError
 _MANIFEST = "manifest.json"
 
 
-def save_checkpoint(
-    engine: Engine, ranks: Ranks, folder: Path, *, step: int, state: dict[str, Any], keep: int
-) -> Path:
+def save_checkpoint(engine: Engine, ranks: Ranks, folder: Path, *, step: int, state: dict[str, Any], keep: int) -> Path:
     """Writes the checkpoint of a step, its manifest last, then removes older ones. All ranks call it.
 
     Args:

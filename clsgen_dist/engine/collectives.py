@@ -1,4 +1,4 @@
-"""What ranks tell each other. At world size 1 every call is the identity, so no caller asks how many ranks there are."""
+"""What ranks tell each other. At world size 1 every call is the identity, so no caller need ask."""
 
 from __future__ import annotations
 

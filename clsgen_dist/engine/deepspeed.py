@@ -1,4 +1,4 @@
-"""DeepSpeed, seen from outside: forward, backward, step, save, load. The only importer of deepspeed beside the launcher.
+"""DeepSpeed, seen from outside: forward, backward, step, save, load. The only importer of deepspeed.
 
 Knows parameters and losses, not what model they belong to.
 """
@@ -13,15 +13,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import deepspeed
 import torch
 from torch import nn
-
-if not torch.cuda.is_available():
-    os.environ.setdefault("DS_ACCELERATOR", "cpu")
-
-import deepspeed
-from transformers.integrations import HfDeepSpeedConfig
-from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+from transformers.integrations.deepspeed import HfDeepSpeedConfig, unset_hf_deepspeed_config
 
 from clsgen_dist.config.zero import zero_stage
 from clsgen_dist.engine.collectives import Ranks, current_ranks

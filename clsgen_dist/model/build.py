@@ -26,9 +26,7 @@ def read_backbone_config(model: Model, folder: str) -> Any:
         ConfigError: there is none, or it is no decoder-only causal language model.
     """
     try:
-        config = AutoConfig.from_pretrained(
-            folder, revision=model.revision, trust_remote_code=model.trust_remote_code
-        )
+        config = AutoConfig.from_pretrained(folder, revision=model.revision, trust_remote_code=model.trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(f"model.name_or_path: no backbone at {folder} ({reason})") from None
@@ -101,8 +99,9 @@ def add_new_adapter(backbone: Any, lora: Lora | None, *, seed: int) -> Any:
     if lora is None:
         return backbone
     targets = lora.target_modules
+    alpha: Any = lora.alpha  # PEFT says int and computes with a float
     config = LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM"
+        r=lora.rank, lora_alpha=alpha, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM"
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -140,23 +139,33 @@ def parameter_groups(model: DualHead, *, learning_rate: float, head_learning_rat
 def check_causal(model: DualHead) -> None:
     """Proves on six tokens that the model is what the rest of the code takes it for.
 
-    A later token must not change an earlier hidden state (or the probability would depend on the explanation), and
-    logits taken at chosen positions must be the backbone's own (some families scale them in their forward pass).
+    A later token must not change an earlier hidden state (or the probability would depend on the explanation), a row
+    must not change its neighbour in a packed line (some families, Bloom, Falcon and Mamba among them, do not see rows
+    in position_ids), and logits taken at chosen positions must be the backbone's own (some families scale them in
+    their forward pass).
 
     Raises:
-        ConfigError: either does not hold.
+        ConfigError: one of the three does not hold.
     """
     device = next(model.parameters()).device
     ids = torch.tensor([[5, 6, 7, 8, 9, 10], [5, 6, 7, 8, 9, 11]], device=device)
+    packed_ids = torch.tensor([[5, 6, 7, 8, 9, 10], [11, 12, 13, 8, 9, 10]], device=device)
+    position_ids = torch.tensor([[0, 1, 2, 0, 1, 2]] * 2, device=device)
     was_training = model.training
     model.eval()
     with torch.no_grad():
         whole = model.causal_lm(input_ids=ids, use_cache=False).logits
         hidden_BTD = model.decode(input_ids=ids, use_cache=False).last_hidden_state
         ours = model.lm_logits(hidden_BTD[:, 2])
+        packed_BTD = model.decode(input_ids=packed_ids, position_ids=position_ids, use_cache=False).last_hidden_state
     model.train(was_training)
     if not torch.allclose(hidden_BTD[0, :5], hidden_BTD[1, :5], atol=1e-3, rtol=1e-3):
         raise ConfigError("model.name_or_path: a later token changes an earlier state: not a causal language model")
+    if not torch.allclose(packed_BTD[0, 3:], packed_BTD[1, 3:], atol=1e-3, rtol=1e-3):
+        raise ConfigError(
+            "model.name_or_path: this family lets packed rows read each other (it sees no rows in position_ids); "
+            "expected one that does not, as Llama, Qwen, Gemma and Mistral"
+        )
     if not torch.allclose(whole[:, 2].float(), ours.float(), atol=1e-2, rtol=1e-2):
         raise ConfigError(
             "model.name_or_path: this family changes its logits after the output layer in a way that is not supported"

@@ -1,6 +1,7 @@
 """One backbone, two heads. Knows no ranks and no loss.
 
-Shape letters: B sequences, T tokens, D hidden width, E rows, K labels, N scored positions, V vocabulary.
+Shape letters: B sequences, T tokens, P = B * T places, D hidden width, E rows, K labels, N scored positions,
+V vocabulary.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ class DualHead(nn.Module):
     @property
     def causal_lm(self) -> Any:
         """The causal language model itself, without the PEFT wrapper."""
-        return self.backbone.get_base_model() if hasattr(self.backbone, "peft_config") else self.backbone
+        backbone: Any = self.backbone
+        return backbone.get_base_model() if self.has_adapter else backbone
 
     @property
     def has_adapter(self) -> bool:
@@ -61,27 +63,27 @@ class DualHead(nn.Module):
         *,
         with_base: bool = False,
     ) -> DualHeadOutput:
-        """One pass over a padding-free micro-batch.
+        """One pass over a packed micro-batch.
 
         Args:
-            input_ids: (1, T) int64.
-            position_ids: (1, T) int64, restarting at 0 with each packed row.
-            cls_index: (E,) int64.
-            lm_index: (N,) int64.
+            input_ids: (B, T) int64.
+            position_ids: (B, T) int64, restarting at 0 with each packed row.
+            cls_index: (E,) int64, places counted line by line: t of line b is b * T + t.
+            lm_index: (N,) int64, likewise.
             with_base: also give the base model's logits, from the same weights with the adapter switched off.
         """
         base_NV = None
         if with_base:
             with torch.no_grad(), self.adapter_off():
                 base_NV = self.lm_logits(self._hidden(input_ids, position_ids)[lm_index])
-        hidden_TD = self._hidden(input_ids, position_ids)
-        return DualHeadOutput(self.head(hidden_TD[cls_index]), self.lm_logits(hidden_TD[lm_index]), base_NV)
+        hidden_PD = self._hidden(input_ids, position_ids)
+        return DualHeadOutput(self.head(hidden_PD[cls_index]), self.lm_logits(hidden_PD[lm_index]), base_NV)
 
     def _hidden(self, input_ids: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
         # No attention mask and no cache: only then does transformers see the packed rows in position_ids and keep
         # them apart; with either, rows would silently read each other.
         output = self.decode(input_ids=input_ids, position_ids=position_ids, attention_mask=None, use_cache=False)
-        return torch.as_tensor(output.last_hidden_state[0])
+        return torch.as_tensor(output.last_hidden_state).flatten(0, 1)
 
     def decode(self, **inputs: Any) -> Any:
         """The decoder alone: final hidden states, and a cache where `use_cache` asks for one."""
@@ -91,7 +93,7 @@ class DualHead(nn.Module):
         """(N, D) final hidden states -> (N, V) next-token logits, soft-capped as Gemma 2 wants it."""
         logits_NV = self.causal_lm.get_output_embeddings()(hidden_ND)
         cap = getattr(self.causal_lm.config.get_text_config(), "final_logit_softcapping", None)
-        return logits_NV if cap is None else torch.tanh(logits_NV / cap) * cap
+        return torch.as_tensor(logits_NV if cap is None else torch.tanh(logits_NV / cap) * cap)
 
     @contextlib.contextmanager
     def adapter_off(self) -> Iterator[None]:

@@ -17,7 +17,8 @@ os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
 
 import ray
 import torch
-from ray.train import CheckpointConfig, FailureConfig, RunConfig as RayRunConfig, ScalingConfig
+from ray.train import CheckpointConfig, FailureConfig, ScalingConfig
+from ray.train import RunConfig as RayRunConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from clsgen_dist.config.run import RunConfig
@@ -119,7 +120,9 @@ def run_on_ray(config: RunConfig, rank_main: RankMain, listener: Listener) -> No
             storage_path=str(Path(config.run.output_dir).absolute() / ".ray"),
             failure_config=FailureConfig(max_failures=config.ray.max_failures),
             checkpoint_config=CheckpointConfig(),
-            worker_runtime_env={"env_vars": {name: os.environ[name] for name in PASSED_ON if name in os.environ}},
+            worker_runtime_env={  # type: ignore[call-arg]
+                "env_vars": {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+            },
         ),
     )
     with _listening(relay, listener):

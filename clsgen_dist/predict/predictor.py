@@ -10,7 +10,7 @@ Shape letters: B rows of a batch, T tokens, K labels.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from clsgen_dist.bundle import Bundle
 from clsgen_dist.calibrate.scaling import IDENTITY, Calibrator
 from clsgen_dist.calibrate.thresholds import decide
 from clsgen_dist.data.prompts import read_verdict
-from clsgen_dist.predict.decoding import Prefill, decode_greedily, prefill
+from clsgen_dist.predict.decoding import Prefill, Written, decode_greedily, prefill
 from clsgen_dist.records import Prediction, Row
 
 
@@ -111,7 +111,9 @@ class Predictor:
         task, tokenizer = self.bundle.task, self.bundle.tokenizer
         forced = [tokenizer.verdicts[label] for label in predicted_B]
         written = self._decode(start, forced)
-        explanations: list[str | None] = [tokenizer.decode(w.ids[len(f) :]).strip() for w, f in zip(written, forced, strict=True)]
+        explanations: list[str | None] = [
+            tokenizer.decode(w.ids[len(f) :]).strip() for w, f in zip(written, forced, strict=True)
+        ]
         # Where each forced token was the model's own first choice, the free text is the conditioned one.
         verdicts: list[int | None] = [int(label) for label in predicted_B]
         others = [b for b, w in enumerate(written) if not w.forced_was_first_choice]
@@ -121,14 +123,11 @@ class Predictor:
                 verdicts[b] = read_verdict(task, tokenizer.decode(w.ids))
         return explanations, verdicts if free else [None] * len(prompts)
 
-    def _decode(self, start: Prefill, forced: list[list[int]]) -> list:  # type: ignore[type-arg]
-        eos = self.bundle.tokenizer.tokenizer.eos_token_id
-        assert eos is not None  # load_tokenizer refuses a tokenizer without
+    def _decode(self, start: Prefill, forced: list[list[int]]) -> list[Written]:
+        eos = self.bundle.tokenizer.eos
         return decode_greedily(self.bundle.model, start, forced, eos=eos, max_new_tokens=self.max_new_tokens)
 
 
 def recalibrated(bundle: Bundle, calibrator: Calibrator, threshold: float | None) -> Bundle:
     """The bundle with another calibrator, its model shared."""
-    from dataclasses import replace
-
     return replace(bundle, calibrator=calibrator, threshold=threshold)

@@ -56,7 +56,9 @@ class MlflowTracker:
             self.run_id = run_id if run_id and self._reopen(run_id) else self._open(experiment, run_name, artifacts)
         except (MlflowException, OSError) as error:
             reason = str(error).strip().splitlines()[0][:300]
-            raise TrackingError(f"tracking.uri {uri}: cannot be used ({reason}); start the server, or mend the address") from None
+            raise TrackingError(
+                f"tracking.uri {uri}: cannot be used ({reason}); start the server, or mend the address"
+            ) from None
         self._waiting: list[Metric] = []
         self._last_send = time.monotonic()
 

@@ -84,9 +84,9 @@ class Stepper:
         """
         started = time.perf_counter()
         rows = rows_of_step(self._seed, step, len(self._split), self._global_batch)
-        plan = plan_step(
-            rows, self._split.lengths, world_size=self._ranks.world_size, token_budget=self._token_budget
-        )[self._ranks.rank]
+        plan = plan_step(rows, self._split.lengths, world_size=self._ranks.world_size, token_budget=self._token_budget)[
+            self._ranks.rank
+        ]
         denominators = Denominators.count(
             self._split.labels[rows], self._split.num_scored[rows], self._weights.class_weights
         )

@@ -13,14 +13,14 @@ ROOT = Path(__file__).parents[2]
 #: Packages and modules of clsgen_dist, from the ground up; neighbours in a layer do not import each other.
 LAYERS = (
     ("errors", "records"),
-    ("config",),
-    ("data", "model", "objective", "calibrate", "tracking", "progress"),
+    ("config", "accelerator"),
+    ("data", "model", "objective", "calibrate", "tracking", "progress", "integrity"),
     ("bundle",),
     ("engine", "predict", "evaluate"),
     ("train",),
     ("worker", "prepare", "observe"),
     ("orchestrate",),
-    ("pipeline", "launch", "summary"),
+    ("pipeline", "planning", "launch", "summary"),
     ("launchers",),
 )
 LAYER = {unit: number for number, units in enumerate(LAYERS) for unit in units}
@@ -35,6 +35,7 @@ SOLE_IMPORTERS = {
         "clsgen_dist/data/tokens.py",
         "clsgen_dist/predict/",
         "clsgen_dist/bundle.py",
+        "clsgen_dist/engine/deepspeed.py",  # HfDeepSpeedConfig: how transformers is told to load in parts
     ),
     "peft": (
         "clsgen_dist/model/",

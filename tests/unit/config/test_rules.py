@@ -10,7 +10,7 @@ import pytest
 
 from clsgen_dist.config.rules import RULES, broken_rules, compatibility_page, compatibility_table
 from clsgen_dist.config.run import RunConfig, build_config, settings
-from clsgen_dist.config.source import ConfigSource, apply_overrides, parse_value
+from clsgen_dist.config.source import ConfigSource, Keys, apply_overrides, parse_value
 from clsgen_dist.errors import ConfigError
 
 ROOT = Path(__file__).parents[3]
@@ -53,7 +53,9 @@ def _in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def build(*overrides: str) -> RunConfig:
     tree: dict[str, Any] = parse_value(VALID)
-    places = {(): "run.yaml"} | {(section,): f"run.yaml:{line}" for line, section in enumerate(tree, start=2)}
+    places: dict[Keys, str] = {(): "run.yaml"} | {
+        (section,): f"run.yaml:{line}" for line, section in enumerate(tree, start=2)
+    }
     source = ConfigSource(tree=tree, places=places)
     apply_overrides(source, overrides)
     return build_config(source)
