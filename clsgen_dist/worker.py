@@ -58,6 +58,8 @@ def train_bundle(config: RunConfig, folder: RunFolder, base: str, ranks: Ranks, 
     num_steps = schedule.total_steps(config.train, len(split))
     interval = schedule.validation_interval(config.train, num_steps)
     weights = _loss_weights(config, split)
+    # Flash attention skips what stands between packed rows; the other kernels only mask it.
+    one_line = config.model.attention == "flash_attention_2"
     with _engine(config, folder, base, ranks) as engine:
         stepper = Stepper(
             engine,
@@ -67,6 +69,7 @@ def train_bundle(config: RunConfig, folder: RunFolder, base: str, ranks: Ranks, 
             seed=config.run.seed,
             global_batch=config.train.global_batch,
             token_budget=config.train.token_budget,
+            one_line=one_line,
             factors=lambda step: schedule.learning_rate_factors(config.train, step, num_steps),
             name_rows=lambda rows: _row_ids(folder.rows("train"), rows),
         )
@@ -81,6 +84,7 @@ def train_bundle(config: RunConfig, folder: RunFolder, base: str, ranks: Ranks, 
                 weights,
                 max_rows=config.train.max_validation_rows,
                 token_budget=config.train.token_budget,
+                one_line=one_line,
             ),
             keep_best=lambda state, validation: _keep_best(engine, ranks, folder.best, state, validation),
             save=lambda state: _save(engine, ranks, folder, state, config.train.keep_checkpoints),

@@ -136,7 +136,7 @@ def _csv(path: Path) -> Iterator[Record]:
                 raise DataError(f"{place}: expected {len(reader.fieldnames or ())} columns, found another number")
             yield place, record
     except csv.Error as error:
-        raise DataError(f"{path}:{reader.line_num}: not CSV ({error})") from None
+        raise DataError(f"{path}:{reader.reader.line_num}: not CSV ({error})") from None
 
 
 def _parquet(path: Path) -> Iterator[Record]:
@@ -240,9 +240,9 @@ def _probability(place: str, record: Mapping[str, Any], columns: Data) -> float 
         return None
     value = _column(place, record, columns.true_probability_column, "data.true_probability_column")
     try:
-        probability = float(value)
+        probability, found = float(value), str(value)[:40]
     except (TypeError, ValueError):
-        probability = math.nan
+        probability, found = math.nan, type(value).__name__
     if not 0.0 <= probability <= 1.0:
-        raise DataError(f"{place}: the true probability is {str(value)[:40]!r}, expected a number from 0 to 1")
+        raise DataError(f"{place}: the true probability is {found}, expected a number from 0 to 1")
     return probability

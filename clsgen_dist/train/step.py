@@ -68,13 +68,14 @@ class Stepper:
         seed: int,
         global_batch: int,
         token_budget: int,
+        one_line: bool,
         factors: Callable[[int], dict[str, float]],
         name_rows: Callable[[list[int]], list[str]],
     ) -> None:
-        """`factors` gives the learning-rate factors of a step, `name_rows` the ids of rows, for messages."""
+        """`one_line` as in `collate`; `factors`: learning rates of a step, of their peaks; `name_rows`: ids of rows."""
         self._engine, self._ranks, self._split, self._weights = engine, ranks, split, weights
         self._seed, self._global_batch, self._token_budget = seed, global_batch, token_budget
-        self._factors, self._name_rows = factors, name_rows
+        self._one_line, self._factors, self._name_rows = one_line, factors, name_rows
 
     def run(self, step: int) -> StepMetrics:
         """Takes step number `step`.
@@ -107,7 +108,7 @@ class Stepper:
         return self._metrics(totals, denominators, report.grad_norm, rows, time.perf_counter() - started)
 
     def _forward(self, members: list[int]) -> LossSums:
-        batch = collate([self._split[row] for row in members]).to(self._ranks.device)
+        batch = collate([self._split[row] for row in members], one_line=self._one_line).to(self._ranks.device)
         return forward_sums(self._engine, batch, self._weights)
 
     def _totals(self, terms: list[LossSums]) -> torch.Tensor:
@@ -176,7 +177,14 @@ def forward_sums(engine: Engine, batch: Batch, weights: Weights) -> LossSums:
 
 
 def validate(
-    engine: Engine, ranks: Ranks, split: TokenizedSplit, weights: Weights, *, max_rows: int, token_budget: int
+    engine: Engine,
+    ranks: Ranks,
+    split: TokenizedSplit,
+    weights: Weights,
+    *,
+    max_rows: int,
+    token_budget: int,
+    one_line: bool,
 ) -> Validation:
     """Looks at the first `max_rows` rows of a split with the weights as they are. All ranks call it."""
     lengths = split.lengths[:max_rows]
@@ -186,7 +194,7 @@ def validate(
     engine.module.eval()
     with torch.no_grad():
         for members in plan:
-            batch = collate([split[row] for row in members]).to(ranks.device)
+            batch = collate([split[row] for row in members], one_line=one_line).to(ranks.device)
             output = engine.forward(batch.input_ids, batch.position_ids, batch.cls_index, batch.lm_index)
             sums = loss_sums(
                 output.cls_logits_EK, batch.labels, output.lm_logits_NV, batch.lm_targets, batch.lm_rows, None, weights

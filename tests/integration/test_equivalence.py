@@ -212,7 +212,13 @@ def test_divergence_from_the_base_is_the_same_on_two_ranks(
 
 
 def test_bf16_learns(two_ranks: RankPool, tmp_path: Path) -> None:
-    others = {"train.precision": "bf16", "train.epochs": 10, "train.max_steps": 20, "train.learning_rate": 1e-2}
+    others = {
+        "train.precision": "bf16",
+        "train.epochs": 10,
+        "train.max_steps": 20,
+        "train.learning_rate": 1e-2,
+        "train.head_learning_rate": 1e-2,
+    }
     config = compared_config(tmp_path, "bf16", tiny_rows(40), **settings(LORA, **others))
 
     recorder = two_ranks.run(train_on_rank, config)[0]

@@ -80,17 +80,18 @@ class RankPool:
             if failures:
                 deadline = min(deadline, time.monotonic() + _GRACE_SECONDS)
         if failures:
-            self.close()
+            self.close(broken=True)
             told = "\n".join(f"rank {rank} {failures[rank]}" for rank in sorted(failures))
             raise RanksFailed(f"{function.__name__} on {self._world_size} ranks:\n{told}")
         return [results[rank] for rank in range(self._world_size)]
 
-    def close(self) -> None:
-        """Ends the ranks; a later `run` starts new ones."""
-        for process, connection in self._ranks:
+    def close(self, *, broken: bool = False) -> None:
+        """Ends the ranks, with `broken` at once; a later `run` starts new ones."""
+        for _, connection in self._ranks:
             connection.close()
-            process.kill()
         for process, _ in self._ranks:
+            process.join(timeout=0 if broken else _GRACE_SECONDS)
+            process.kill()
             process.join()
         self._ranks = []
 

@@ -16,6 +16,7 @@ from clsgen_dist.config.folder import RunFolder
 from clsgen_dist.config.run import RunConfig
 from clsgen_dist.engine.collectives import Ranks
 from clsgen_dist.engine.deepspeed import start_distributed
+from clsgen_dist.errors import ClsGenError
 from clsgen_dist.train.state import TrainState
 from clsgen_dist.train.step import StepMetrics, Validation
 from clsgen_dist.worker import train_bundle
@@ -67,6 +68,15 @@ def train_on_rank(config: RunConfig, stop_at: int | None = None) -> Recorder:
     except Stopped:
         pass
     return recorder
+
+
+def refusal_on_rank(config: RunConfig) -> str | None:
+    """What a user would be told of a run that is refused; None where it goes through."""
+    try:
+        train_on_rank(config)
+    except ClsGenError as error:
+        return f"{type(error).__name__}: {error}"
+    return None
 
 
 def prepared(config: RunConfig, ranks: Ranks) -> str:

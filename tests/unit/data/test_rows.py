@@ -271,12 +271,12 @@ def test_a_data_set_that_the_hub_does_not_give_is_one_clear_error(name: str) -> 
     assert len(done.stdout.splitlines()) == 1
 
 
-def test_rows_of_a_data_set_are_read_as_the_hub_gives_them(tmp_path: Path) -> None:
-    """`datasets` reads a folder as it reads the Hub; only the way there differs."""
-    (tmp_path / "data").mkdir()
-    write_parquet(tmp_path / "data" / "train.parquet", [{"text": "one", "label": 0}, {"text": "two", "label": 1}])
-    write_parquet(tmp_path / "data" / "test.parquet", [{"text": "three", "label": 1}])
-    relative = str(tmp_path)
-    found = list(rows_module._hub(f"{relative}:test"))
-    assert [(place, dict(record)) for place, record in found] == [(f"{relative}:test:1", {"text": "three", "label": 1})]
-    assert len(list(rows_module._hub(relative))) == 2
+def test_rows_of_a_data_set_are_read_as_the_hub_gives_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`datasets` reads a folder as it reads OWNER/NAME on the Hub; only the way there differs."""
+    (tmp_path / "owner" / "name").mkdir(parents=True)
+    write_parquet(tmp_path / "owner/name/train.parquet", [{"text": "one", "label": 0}, {"text": "two", "label": 1}])
+    write_parquet(tmp_path / "owner/name/test.parquet", [{"text": "three", "label": 1}])
+    monkeypatch.chdir(tmp_path)
+    found = list(rows_module._hub("owner/name:test"))
+    assert [(place, dict(record)) for place, record in found] == [("owner/name:test:1", {"text": "three", "label": 1})]
+    assert len(list(rows_module._hub("owner/name"))) == 2
