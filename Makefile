@@ -36,7 +36,7 @@ checks: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: checks
+test: checks backbone
 	$(BIN)/python -m pytest
 
 docs: $(INSTALLED)

@@ -69,6 +69,8 @@ class RunObserver:
             "train/peak_memory_mib": peak_memory_mib(),
         }
         self._tracker.log_metrics(numbers, step=state.step)
+        if schedule.is_due(state.step, self._train.checkpoint_steps, self._num_steps):
+            self._tracker.flush()  # a step that a checkpoint holds is never taken, and so never told, again
         note = (
             f"loss {metrics.loss:.3f} (head {metrics.loss_cls:.3f}, language {metrics.loss_gen:.3f})  "
             f"{metrics.tokens_per_second:,.0f} tokens/s"
@@ -83,6 +85,7 @@ class RunObserver:
             "validation/best_step": state.best_step,
         }
         self._tracker.log_metrics(numbers, step=state.step)
+        self._tracker.flush()
 
 
 class Unobserved:

@@ -45,12 +45,13 @@ def run_launched(config: RunConfig, listener: Listener) -> RunFolder:
     Raises:
         ClsGenError: on every rank, the error that rank 0 met while it prepared.
     """
+    config = _with_absolute_paths(config)
     use_threads(config)
     ranks = start_distributed(config.train.collective_timeout_seconds)
     outcome: RunFolder | ClsGenError | None = None
     if ranks.leads:
         try:
-            outcome = prepare(config)
+            outcome = _prepare(config, listener)
         except ClsGenError as error:
             outcome = error
     outcome = ranks.from_leader(outcome)
@@ -58,6 +59,13 @@ def run_launched(config: RunConfig, listener: Listener) -> RunFolder:
         raise outcome
     run_rank(config, RunFolder(config.folder), listener)
     return RunFolder(config.folder)
+
+
+def _prepare(config: RunConfig, listener: Listener) -> RunFolder:
+    listener(Event("prepare rows", 0, 1))
+    folder = prepare(config)
+    listener(Event("prepare rows", 1, 1))
+    return folder
 
 
 def run_with_ray(config: RunConfig, listener: Listener) -> RunFolder:
@@ -69,8 +77,11 @@ def run_with_ray(config: RunConfig, listener: Listener) -> RunFolder:
     from clsgen_dist.orchestrate.ray_train import ray_cluster, run_on_ray  # ray is needed on this road only
 
     config = _with_absolute_paths(config)
+    listener(Event("start Ray", 0, 1))
     with ray_cluster(config):
-        folder = prepare(config)
+        listener(Event("start Ray", 1, 1))
+        folder = _prepare(config, listener)
+        listener(Event("start workers", config.train.num_workers, config.train.num_workers))
         run_on_ray(config, _ray_rank, listener)
     return folder
 
@@ -81,7 +92,7 @@ def _ray_rank(values: dict[str, Any], listener: Listener) -> None:
 
 
 def _with_absolute_paths(config: RunConfig) -> RunConfig:
-    """Workers may stand in another folder than the driver."""
+    """Workers may stand in another folder than the driver, and a bundle is opened from anywhere."""
     model = config.model
     if model.name_or_path and Path(model.name_or_path).is_dir():
         model = model.model_copy(update={"name_or_path": str(Path(model.name_or_path).absolute())})

@@ -34,8 +34,7 @@ def read_rows(
     """Reads rows and checks each by itself.
 
     Args:
-        source: path of a .jsonl, .csv or .parquet file, or a Hugging Face data set as NAME, NAME:SPLIT or
-            NAME/CONFIG:SPLIT.
+        source: path of a .jsonl, .csv or .parquet file, or a Hugging Face data set as NAME or NAME:SPLIT.
         columns: the names of the columns.
         labels: names of the labels in the order of their numbers.
         need_labels: whether a file without a column of labels is an error; each row may lack its label either way.

@@ -149,6 +149,8 @@ class RowTokenizer:
 
     def _ids(self, texts: list[str], *, as_data: bool = False) -> list[list[int]]:
         """Token ids; `as_data` reads the names of special tokens as plain words, so no text can end a turn."""
+        if not texts:  # a rank without a row; tokenizers refuse an empty list
+            return []
         ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=False, split_special_tokens=as_data)["input_ids"]
         return ids
 

@@ -58,7 +58,6 @@ def ray_cluster(config: RunConfig) -> Iterator[None]:
     try:
         ray.init(
             address=address,
-            num_cpus=None if address else max(os.cpu_count() or 1, _slots_wanted(config)),
             include_dashboard=False if address is None else None,
             log_to_driver=False,
             logging_level=logging.ERROR,
@@ -71,11 +70,6 @@ def ray_cluster(config: RunConfig) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-
-
-def _slots_wanted(config: RunConfig) -> int:
-    """CPUs that a machine of its own must offer: a slot a worker, on machines with fewer cores too."""
-    return int(-(-config.train.num_workers * config.ray.cpus_per_worker // 1))
 
 
 def _check_slots(config: RunConfig) -> None:

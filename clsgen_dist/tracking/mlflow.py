@@ -102,7 +102,7 @@ class MlflowTracker:
         now = int(time.time() * 1000)
         self._waiting += [Metric(key, value, now, step) for key, value in metrics.items() if math.isfinite(value)]
         if time.monotonic() - self._last_send > _SECONDS_BETWEEN_SENDS:
-            self._send()
+            self.flush()
 
     def log_artifacts(self, path: Path, folder: str) -> None:
         if path.is_dir():
@@ -115,10 +115,11 @@ class MlflowTracker:
             self._try(lambda pair: self._client.set_tag(self.run_id, *pair), (key, value))
 
     def close(self, status: str) -> None:
-        self._send()
+        self.flush()
         self._try(lambda s: self._client.set_terminated(self.run_id, s), status)
 
-    def _send(self) -> None:
+    def flush(self) -> None:
+        """Sends what is waiting; what does not get through is kept for the next time."""
         while self._waiting:
             some = self._waiting[:_MOST_A_BATCH]
             if not self._try(lambda metrics: self._client.log_batch(self.run_id, metrics=metrics), some):

@@ -13,6 +13,9 @@ class Tracker(Protocol):
     def log_metrics(self, metrics: Mapping[str, float], *, step: int) -> None:
         """Notes numbers of an optimizer step. Names are `part/name`; values are finite."""
 
+    def flush(self) -> None:
+        """Sends what is waiting."""
+
     def log_artifacts(self, path: Path, folder: str) -> None:
         """Stores a file, or all files of a folder, under `folder`."""
 

@@ -7,6 +7,7 @@ Starting a rank costs its imports, some ten seconds; so a pool of ranks lives as
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.util
 import os
 import socket
 import time
@@ -138,7 +139,9 @@ def _serve(connection: Connection, environment: dict[str, str]) -> None:
         try:
             function, args = connection.recv()
         except EOFError:
-            return
+            # Tearing down modules takes seconds; only what multiprocessing would miss is put away.
+            multiprocessing.util._exit_function()
+            os._exit(0)
         try:
             answer = (True, function(*args))
         except BaseException:  # noqa: BLE001 - told to the test, whatever it is

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -152,3 +153,22 @@ def compared_config(folder: Path, name: str, train: list[dict[str, Any]], **over
         **overrides,
     }
     return tiny_config(folder, **settings)
+
+
+def flow_on_rank(config: RunConfig, die_at: int | None = None) -> list[tuple[str, int]]:
+    """The whole flow as one rank; returns stage and progress of every event that rank 0 told.
+
+    With `die_at` the process ends like one that was killed, when it hears that so many steps are done.
+    """
+    from clsgen_dist.pipeline import run_launched  # needs more libraries than training itself
+    from clsgen_dist.progress import Event
+
+    heard: list[tuple[str, int]] = []
+
+    def listen(event: Event) -> None:
+        heard.append((event.stage, event.done))
+        if (event.stage, event.done) == ("train", die_at):
+            os._exit(1)
+
+    run_launched(config, listen)
+    return heard

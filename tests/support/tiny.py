@@ -193,3 +193,47 @@ def tiny_config(tmp_path: Path, **dotted_overrides: Any) -> RunConfig:
     if tree["model"]["name_or_path"] is None and not tree["model"].get("from_scratch"):
         tree["model"]["name_or_path"] = shared_backbone()
     return build_config(ConfigSource(tree=tree, places={(): "tiny_config"}))
+
+
+def tiny_dual(family: str = "llama", *, num_labels: int = 2, lora: bool = False, seed: int = 0, **options: Any) -> Any:
+    """A DualHead on `tiny_model`, in evaluation mode, its head large enough to be sure of itself.
+
+    With `lora`, an adapter of rank 4 on all linear layers, whose weights are drawn so that it changes something.
+    """
+    import torch
+
+    from clsgen_dist.config.sections import Lora
+    from clsgen_dist.model.build import add_new_adapter
+    from clsgen_dist.model.dual_head import DualHead
+    from clsgen_dist.model.heads import ClassificationHead
+
+    backbone = tiny_model(family, seed=seed, **options)
+    width = backbone.config.get_text_config().hidden_size
+    if lora:
+        backbone = add_new_adapter(backbone, Lora(rank=4, alpha=8.0), seed=seed)
+    head = ClassificationHead(width, num_labels, seed=seed)
+    with torch.no_grad():
+        head.weight *= 10
+        for number, (name, parameter) in enumerate(backbone.named_parameters()):
+            if "lora_B" in name:
+                generator = torch.Generator().manual_seed(seed + number)
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    return DualHead(backbone, head).eval()
+
+
+def tiny_tokenized(sizes: Iterable[tuple[int, int]], *, seed: int = 0, num_labels: int = 2, first_id: int = 5) -> list[Any]:
+    """Rows of random token ids, given as tokens of (prompt, completion); every third label is unknown."""
+    import numpy as np
+
+    from clsgen_dist.data.tokens import TokenizedRow
+
+    draw = np.random.default_rng(seed)
+    return [
+        TokenizedRow(
+            prompt=draw.integers(first_id, 320, prompt),
+            completion=draw.integers(first_id, 320, completion),
+            label=-1 if n % 3 == 2 else n % num_labels,
+            num_unscored=int(n % 3 == 2 and completion > 0),
+        )
+        for n, (prompt, completion) in enumerate(sizes)
+    ]

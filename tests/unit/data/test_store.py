@@ -1,0 +1,23 @@
+"""Rows of the run folder come back as they went in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from clsgen_dist.data.store import stored_rows, write_rows
+from clsgen_dist.records import Row
+
+
+def test_rows_come_back_in_their_order(tmp_path: Path) -> None:
+    rows = [
+        Row(id=str(n), text=f"text {n} é\n", label=n % 3 if n % 5 else None, explanation="x" if n % 2 else None, group=None)
+        for n in range(9000)
+    ]
+    rows.append(Row(id="last", text="t", label=1, explanation="e", group="g", true_probability=0.25))
+    assert write_rows(tmp_path / "deep" / "train.parquet", iter(rows)) == 9001
+    assert list(stored_rows(tmp_path / "deep" / "train.parquet")) == rows
+
+
+def test_no_rows(tmp_path: Path) -> None:
+    assert write_rows(tmp_path / "a.parquet", []) == 0
+    assert list(stored_rows(tmp_path / "a.parquet")) == []

@@ -1,0 +1,180 @@
+"""The predictor: the probabilities of training, explanations that follow the decision, whatever the batches are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from clsgen_dist.bundle import Bundle
+from clsgen_dist.calibrate.scaling import IDENTITY, Calibrator
+from clsgen_dist.config.sections import Task
+from clsgen_dist.data.batch import collate
+from clsgen_dist.data.tokens import RowTokenizer
+from clsgen_dist.predict.predictor import Predictor, recalibrated
+from clsgen_dist.records import Prediction, Row
+from tests.support.tiny import FAMILIES, tiny_dual, tiny_rows, tiny_tokenizer
+
+ROWS = [Row(id=r["id"], text=r["text"], label=r["label"] if n % 3 else None) for n, r in enumerate(tiny_rows(14))]
+
+
+@cache
+def bundle(family: str = "llama", labels: tuple[str, ...] = ("no", "yes")) -> Bundle:
+    task = Task(question="Fever?", labels=list(labels), prompt_template="{text}\nUrgent?")
+    tokenizer = RowTokenizer(tiny_tokenizer(), task, max_prompt_tokens=48, max_explanation_tokens=32)
+    model = tiny_dual(family, num_labels=len(labels))
+    return Bundle(Path(), {}, task, model, tokenizer, IDENTITY, 0.5 if len(labels) == 2 else None)
+
+
+def predictor(of: Bundle, *, budget: int = 10_000, num_new: int = 10) -> Predictor:
+    return Predictor(of, token_budget=budget, max_new_tokens=num_new, device=torch.device("cpu"))
+
+
+def words(predictions: list[Prediction]) -> list[tuple[Any, ...]]:
+    return [(p.id, p.label, p.predicted, p.explanation, p.free_verdict) for p in predictions]
+
+
+def numbers(predictions: list[Prediction]) -> np.ndarray:
+    return np.array([p.logits + list(p.probability.values()) + list(p.raw_probability.values()) for p in predictions])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("num_explained", [0, None])
+def test_probabilities_are_those_of_the_training_forward(family: str, num_explained: int | None) -> None:
+    made = bundle(family)
+    batch = collate(made.tokenizer.encode_rows(ROWS))
+    with torch.no_grad():
+        packed = made.model(batch.input_ids, batch.position_ids, batch.cls_index, batch.lm_index).cls_logits_EK.numpy()
+    found = predictor(made).predict(ROWS, num_explained=num_explained)
+    assert np.array([p.logits for p in found]) == pytest.approx(packed, abs=1e-5)
+    probabilities = np.array([[p.raw_probability["no"], p.raw_probability["yes"]] for p in found])
+    assert probabilities == pytest.approx(IDENTITY.apply(packed), abs=1e-5)
+    assert packed.std(axis=0).min() > 0.05
+    assert [p.id for p in found] == [row.id for row in ROWS]
+    assert [p.label for p in found] == [None if row.label is None else ("no", "yes")[row.label] for row in ROWS]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_batches_and_order_change_nothing(family: str) -> None:
+    whole = predictor(bundle(family)).predict(ROWS, free=True)
+    single = predictor(bundle(family), budget=1).predict(ROWS, free=True)
+    small = predictor(bundle(family), budget=150).predict(ROWS[::-1], free=True)[::-1]
+    assert words(single) == words(whole) == words(small)
+    assert numbers(single) == pytest.approx(numbers(whole), abs=1e-5)
+    assert numbers(small) == pytest.approx(numbers(whole), abs=1e-5)
+
+
+def test_no_batch_is_over_the_budget_and_the_costliest_is_the_first() -> None:
+    made, shapes = predictor(bundle(), budget=150), []
+    lengths = [(n, len(p)) for n, p in enumerate(made.bundle.tokenizer.encode_prompts([row.text for row in ROWS]))]
+    for num_new in (0, 10):
+        batches = list(made._batches(lengths, num_new))
+        assert sorted(n for batch in batches for n in batch) == list(range(len(ROWS)))
+        shapes = [(max(dict(lengths)[n] for n in batch) + num_new) * len(batch) for batch in batches]
+        assert max(shapes) <= 150
+        longest = [max(dict(lengths)[n] for n in batch) for batch in batches]
+        assert longest == sorted(longest, reverse=True)
+        assert len(batches) > 1
+
+
+def test_the_text_after_the_verdict_is_the_explanation() -> None:
+    made = bundle()
+    for row, found in zip(ROWS, predictor(made).predict(ROWS), strict=True):
+        prompt = made.tokenizer.encode_prompts([row.text])[0]
+        opening = made.tokenizer.verdicts[("no", "yes").index(found.predicted)]
+        ids = made.model.causal_lm.generate(
+            torch.tensor([prompt + opening]), do_sample=False, max_new_tokens=10 - len(opening), eos_token_id=2, pad_token_id=0
+        )
+        assert found.explanation == made.tokenizer.decode(ids[0, len(prompt) + len(opening) :].tolist()).strip()
+        assert found.explanation
+        assert found.free_verdict is None
+
+
+def test_only_the_first_rows_are_explained_where_it_is_asked() -> None:
+    found = predictor(bundle()).predict(ROWS, num_explained=3, free=True)
+    assert [p.explanation is not None for p in found] == [n < 3 for n in range(len(ROWS))]
+    assert {p.free_verdict for p in found[3:]} == {None}
+    assert words(found[:3]) == words(predictor(bundle()).predict(ROWS, free=True)[:3])
+
+
+def taught(made: Bundle, opening: str) -> Bundle:
+    """A bundle whose model writes `opening` by itself, whatever the prompt: its output layer knows the position only."""
+    model = tiny_dual()
+    ids = made.tokenizer.tokenizer(opening, add_special_tokens=False)["input_ids"]
+    lm_head = torch.nn.Linear(32, 320, bias=True)
+    with torch.no_grad():
+        lm_head.weight.zero_()
+        lm_head.bias.zero_()
+    position = -1
+
+    def forward(hidden: torch.Tensor) -> torch.Tensor:
+        nonlocal position
+        position += 1
+        logits = torch.zeros(len(hidden), 320)
+        logits[:, ids[position] if position < len(ids) else 2] = 1.0
+        return logits
+
+    def restart(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        nonlocal position
+        if kwargs["input_ids"].shape[1] > 1:
+            position = -1
+
+    lm_head.forward = forward  # type: ignore[method-assign]
+    model.causal_lm.set_output_embeddings(lm_head)
+    model.causal_lm.get_decoder().register_forward_pre_hook(restart, with_kwargs=True)
+    return replace(made, model=model)
+
+
+def test_the_free_verdict_is_what_the_model_writes_by_itself() -> None:
+    conditioned = predictor(taught(bundle(), " yes. So.")).predict(ROWS, free=True)
+    assert {p.predicted for p in conditioned} == {"no", "yes"}
+    assert {p.free_verdict for p in conditioned} == {"yes"}
+    assert {p.explanation for p in conditioned if p.predicted == "yes"} == {"So."}
+
+
+def test_a_free_text_that_is_no_verdict_is_none() -> None:
+    assert {p.free_verdict for p in predictor(taught(bundle(), " well, yes.")).predict(ROWS, free=True)} == {None}
+
+
+def test_where_every_verdict_is_the_models_own_nothing_is_read_twice() -> None:
+    made, widths = taught(bundle(), " yes. So."), []
+    with torch.no_grad():
+        made.model.head.bias += torch.tensor([-100.0, 100.0])
+    decoder = made.model.causal_lm.get_decoder()
+    decoder.register_forward_pre_hook(lambda m, a, kwargs: widths.append(kwargs["input_ids"].shape[1]), with_kwargs=True)
+    found = predictor(made).predict(ROWS, free=True)
+    assert {(p.predicted, p.free_verdict) for p in found} == {("yes", "yes")}
+    assert sum(width > 1 for width in widths) == 1
+
+
+def test_calibrator_and_threshold_decide() -> None:
+    raw = predictor(bundle()).predict(ROWS, num_explained=0)
+    calibrated = recalibrated(bundle(), Calibrator("temperature", 2.0, 50), 0.7)
+    assert calibrated.model is bundle().model
+    for one, other in zip(raw, predictor(calibrated).predict(ROWS, num_explained=0), strict=True):
+        assert other.raw_probability == one.raw_probability == one.probability
+        assert other.probability["yes"] == pytest.approx(1 / (1 + np.exp((one.logits[0] - one.logits[1]) / 2)))
+        assert sum(other.probability.values()) == pytest.approx(1)
+        assert other.predicted == ("yes" if other.probability["yes"] >= 0.7 else "no")
+
+
+def test_more_labels_than_two() -> None:
+    found = predictor(bundle(labels=("low", "middle", "high"))).predict(ROWS)
+    assert all(list(p.probability) == ["low", "middle", "high"] for p in found)
+    assert all(p.predicted == max(p.probability, key=p.probability.__getitem__) for p in found)
+
+
+def test_progress_counts_every_row() -> None:
+    heard: list[int] = []
+    predictor(bundle(), budget=150).predict(ROWS, num_explained=4, on_progress=heard.append)
+    assert sum(heard) == len(ROWS)
+    assert len(heard) > 2
+
+
+def test_no_rows() -> None:
+    assert predictor(bundle()).predict([]) == []
