@@ -246,7 +246,7 @@ def _load_model(folder: Path, model: Model, num_labels: int, dtype: torch.dtype,
         backbone = add_new_adapter(load_backbone(model, str(model.name_or_path), dtype=dtype), model.lora, seed=0)
         saved = {name: w.to(dtype) for name, w in load_file(folder / "adapter" / "adapter_model.safetensors").items()}
         wanted = {n.replace(".default.", "."): p for n, p in backbone.named_parameters() if p.requires_grad}
-        if saved.keys() != wanted.keys():
+        if {n: w.shape for n, w in saved.items()} != {n: p.shape for n, p in wanted.items()}:
             raise BundleError(f"{folder}: the adapter's weights are not those of its configuration")
         with torch.no_grad():
             for name, parameter in wanted.items():
@@ -279,8 +279,9 @@ def _refuse_broken(weights: dict[str, torch.Tensor]) -> None:
     for name, weight in weights.items():
         if weight.numel() == 0 or not torch.isfinite(weight).all():
             raise BundleError(f"trained weight {name} of shape {tuple(weight.shape)} is empty or not finite")
-    if not any(weight.count_nonzero() for weight in weights.values()):
-        raise BundleError("all trained weights are zero")
+    for part in ("head.", "backbone."):
+        if not any(weight.count_nonzero() for name, weight in weights.items() if name.startswith(part)):
+            raise BundleError(f"all trained weights of the {part[:-1]} are zero")
 
 
 def _seal(folder: Path, manifest: dict[str, Any]) -> None:

@@ -129,6 +129,10 @@ def main(usage: str, run: Callable[[list[str]], None]) -> None:
         else:
             time.sleep(5)  # the launcher ends all ranks when one ends: rank 0 speaks first
         _leave(error.exit_code)
+    except Exception:
+        if not leads():
+            time.sleep(5)  # where rank 0 failed alone, the others only see it go: as above
+        raise
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the last checkpoint", file=sys.stderr, flush=True)
         _leave(INTERRUPTED)

@@ -16,7 +16,6 @@ import torch
 
 from clsgen_dist.data.tokens import TokenizedRow
 
-
 #: Line length at which attention costs about as much as all else, tokens; weighs padding against long lines.
 _ATTENTION_TOKENS = 1024
 

@@ -20,7 +20,8 @@ def prompt_frame(task: Task) -> str:
 def split_frame(frame: str) -> tuple[str, str]:
     """What stands before and after the text in a rendered frame."""
     before, mark, after = frame.partition(_TEXT_MARK)
-    assert mark and _TEXT_MARK not in after, "a chat template lost or doubled the prompt"
+    assert mark, "a chat template lost the prompt"
+    assert _TEXT_MARK not in after, "a chat template doubled the prompt"
     return before, after
 
 

@@ -28,9 +28,7 @@ Record = tuple[str, Mapping[str, Any]]
 MAX_TEXT_CHARACTERS = 5_000_000
 
 
-def read_rows(
-    source: str, columns: Data, labels: list[str], *, need_labels: bool = True
-) -> Iterator[tuple[str, Row]]:
+def read_rows(source: str, columns: Data, labels: list[str], *, need_labels: bool = True) -> Iterator[tuple[str, Row]]:
     """Reads rows and checks each by itself.
 
     Args:
@@ -161,16 +159,14 @@ def _hub(source: str) -> Iterator[Record]:
             yield f"{source}:{number}", record
     except DataError:
         raise
-    except Exception as error:  # the Hub client raises many kinds, none of them ours
+    except Exception as error:  # noqa: BLE001 - the Hub client raises many kinds, none of them ours
         raise DataError(
             f"{source}: neither a file here nor a data set that the Hugging Face Hub gave "
             f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
         ) from None
 
 
-def _row_builder(
-    columns: Data, labels: list[str], need_labels: bool
-) -> Callable[[str, Mapping[str, Any], str], Row]:
+def _row_builder(columns: Data, labels: list[str], need_labels: bool) -> Callable[[str, Mapping[str, Any], str], Row]:
     numbers = {label_text(index): index for index in range(len(labels))} | {n: i for i, n in enumerate(labels)}
     if columns.label_map is not None:
         numbers = {value: labels.index(name) for value, name in columns.label_map.items()}

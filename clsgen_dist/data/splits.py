@@ -10,6 +10,7 @@ import hashlib
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -125,7 +126,7 @@ def _units(rows: Survey) -> list[np.ndarray]:
 
     for keys in (rows.texts, rows.groups):
         order = np.argsort(keys, kind="stable")
-        for first, second in zip(order[:-1], order[1:], strict=True):
+        for first, second in pairwise(order):
             if keys[first] == keys[second] and keys[first] != 0:
                 parent[root(int(second))] = root(int(first))
     roots = np.array([root(index) for index in range(len(rows))])
@@ -150,7 +151,9 @@ def check_splits(splits: Mapping[str, Survey], labels: Sequence[str], *, needs_e
             raise DataError(f"{rows.source} ({name}): found {found}, expected rows of at least two labels")
         if name == "train" and len(present) < len(labels):
             absent = [label for index, label in enumerate(labels) if index not in present]
-            raise DataError(f"{rows.source} (train): no row with label {absent[0]!r}; add rows, or take it from task.labels")
+            raise DataError(
+                f"{rows.source} (train): no row with label {absent[0]!r}; add rows, or take it from task.labels"
+            )
     if needs_explanations and not splits["train"].explained.any():
         raise DataError(
             f"{splits['train'].source} (train): no row has an explanation while objective.w_gen > 0; "

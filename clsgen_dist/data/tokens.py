@@ -127,7 +127,9 @@ class RowTokenizer:
         """Ids of some rows. A row without explanation has no completion; one without label opens without verdict."""
         explanations = self._ids([" " + row.explanation if row.explanation else "" for row in rows], as_data=True)
         encoded = []
-        for row, prompt, explanation in zip(rows, self.encode_prompts([r.text for r in rows]), explanations, strict=True):
+        for row, prompt, explanation in zip(
+            rows, self.encode_prompts([r.text for r in rows]), explanations, strict=True
+        ):
             completion = self._completion(row.label, explanation) if row.explanation else []
             label = UNLABELLED if row.label is None else row.label
             # Without a verdict, the first word of the reason must not be learnt as how an answer opens.
@@ -151,7 +153,9 @@ class RowTokenizer:
         """Token ids; `as_data` reads the names of special tokens as plain words, so no text can end a turn."""
         if not texts:  # a rank without a row; tokenizers refuse an empty list
             return []
-        ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=False, split_special_tokens=as_data)["input_ids"]
+        ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=False, split_special_tokens=as_data)[
+            "input_ids"
+        ]
         return ids
 
 

@@ -119,7 +119,7 @@ def partitioning_zero(folder: Path, stage: int = 3) -> str:
     return str(path)
 
 
-def split_files(folder: Path, train: list[dict[str, Any]], num_others: int = 16) -> dict[str, str]:
+def split_files(folder: Path, train: list[dict[str, Any]], num_others: int = 24) -> dict[str, str]:
     """Writes four splits; returns the settings that name them."""
     paths = {"data.train": str(write_jsonl(folder / "train.jsonl", train))}
     for split in ("validation", "calibration", "test"):

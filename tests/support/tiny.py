@@ -7,6 +7,7 @@ import functools
 import itertools
 import json
 import random
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -34,7 +35,9 @@ _numbers = itertools.count()
 def tiny_rows(num_rows: int, *, seed: int = 0, prefix: str = "row") -> list[dict[str, Any]]:
     """Rows of unequal length whose label is whether they speak of fever; every fourth has no explanation."""
     draw = random.Random(f"{prefix} {seed}")
-    words = "pain cough rash calm old young tired back arm leg mild known since monday little walks sleeps eats".split()
+    words = re.findall(
+        r"\w+", "pain cough rash calm old young tired back arm leg mild known since monday little walks sleeps eats"
+    )
     rows = []
     for number in range(num_rows):
         label = number % 2
@@ -42,7 +45,9 @@ def tiny_rows(num_rows: int, *, seed: int = 0, prefix: str = "row") -> list[dict
         text.insert(draw.randrange(len(text)), "fever" if label else "fine")
         row = {"id": f"{prefix}-{number}", "text": f"{' '.join(text)} {prefix} {number}", "label": label}
         if number % 4 != 3:
-            reasons = ("There is a fever.", "A fever, and that is enough.") if label else ("All is fine.", "Nothing new.")
+            reasons = (
+                ("There is a fever.", "A fever, and that is enough.") if label else ("All is fine.", "Nothing new.")
+            )
             row["explanation"] = draw.choice(reasons)
         rows.append(row)
     return rows
@@ -159,7 +164,7 @@ def tiny_config(tmp_path: Path, **dotted_overrides: Any) -> RunConfig:
 
     Args:
         tmp_path: holds the rows (`rows.jsonl`, written where it is missing), the runs and the MLflow database.
-        dotted_overrides: settings as `**{"train.epochs": 2}`; a section may be given whole, as `**{"model.lora": None}`.
+        dotted_overrides: settings as `**{"train.epochs": 2}`; a whole section as `**{"model.lora": None}`.
     """
     rows = tmp_path / "rows.jsonl"
     if not rows.exists():
@@ -221,7 +226,9 @@ def tiny_dual(family: str = "llama", *, num_labels: int = 2, lora: bool = False,
     return DualHead(backbone, head).eval()
 
 
-def tiny_tokenized(sizes: Iterable[tuple[int, int]], *, seed: int = 0, num_labels: int = 2, first_id: int = 5) -> list[Any]:
+def tiny_tokenized(
+    sizes: Iterable[tuple[int, int]], *, seed: int = 0, num_labels: int = 2, first_id: int = 5
+) -> list[Any]:
     """Rows of random token ids, given as tokens of (prompt, completion); every third label is unknown."""
     import numpy as np
 

@@ -82,7 +82,9 @@ def test_numbers_made_by_hand() -> None:
 @pytest.mark.parametrize("kl_weight", [0.0, 0.7])
 def test_micro_batches_add_up_to_the_step(smoothing: float, kl_weight: float) -> None:
     step = Step()
-    chosen = weights(w_cls=0.6, w_gen=1.7, label_smoothing=smoothing, kl_weight=kl_weight, class_weights=(0.5, 1.0, 3.0))
+    chosen = weights(
+        w_cls=0.6, w_gen=1.7, label_smoothing=smoothing, kl_weight=kl_weight, class_weights=(0.5, 1.0, 3.0)
+    )
     whole = joint_loss(step.sums(chosen, base=kl_weight > 0), step.counts(chosen), chosen)
     whole.backward()
     expected = step.gradients()

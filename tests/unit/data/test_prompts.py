@@ -19,7 +19,9 @@ def test_the_frame_is_the_template_around_the_text() -> None:
 
 
 def test_braces_in_a_question_are_its_own() -> None:
-    before, after = split_frame(prompt_frame(task(question="Is {text} of {labels}?", prompt_template="{question} {text}.")))
+    before, after = split_frame(
+        prompt_frame(task(question="Is {text} of {labels}?", prompt_template="{question} {text}."))
+    )
     assert before == "Is {text} of {labels}? "
     assert after == "."
 

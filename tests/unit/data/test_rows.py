@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 
 from clsgen_dist.config.sections import Data
 from clsgen_dist.data import rows as rows_module
@@ -72,7 +73,9 @@ GOOD = json.dumps({"text": "fine", "label": 0})
 WRITERS: dict[str, Callable[[Path, list[dict[str, Any]]], Path]] = {
     "rows.jsonl": write_jsonl,
     "rows.csv": write_csv,
-    "rows.parquet": lambda path, records: write_parquet(path, [{k: str(v) if v is not None else None for k, v in r.items()} for r in records]),
+    "rows.parquet": lambda path, records: write_parquet(
+        path, [{k: str(v) if v is not None else None for k, v in r.items()} for r in records]
+    ),
 }
 
 
@@ -177,7 +180,11 @@ def test_a_file_may_lack_labels_where_none_are_needed(tmp_path: Path) -> None:
         ("rows.jsonl", [GOOD, f'{{"text": "{SECRET} \\ud83d", "label": 0}}'], ":2: not text: an escape"),
         ("rows.jsonl", [GOOD, f'{{"note": "{SECRET}", "label": 0}}'], ":2: no column 'text' (data.text_column); found"),
         ("rows.jsonl", [GOOD, '{"text": " \\n ", "label": 0}'], ":2: a row without text"),
-        ("rows.jsonl", ['{"text": null, "label": 0}'], ":1: a row without text: expected words in 'text', found nothing"),
+        (
+            "rows.jsonl",
+            ['{"text": null, "label": 0}'],
+            ":1: a row without text: expected words in 'text', found nothing",
+        ),
         ("rows.jsonl", ['{"text": 5, "label": 0}'], ":1: a row without text: expected words in 'text', found int"),
         ("rows.jsonl", [f'{{"text": ["{SECRET}"], "label": 0}}'], "found list"),
         ("rows.jsonl", [GOOD, f'{{"text": "{SECRET}", "label": 2}}'], ":2: unknown label '2'; expected one of"),
@@ -210,7 +217,9 @@ def test_a_path_is_no_name_of_a_data_set(name: str) -> None:
     assert refused(name) == f"{name}: no such file"
 
 
-@pytest.mark.parametrize(("name", "content"), [("a.jsonl", ""), ("a.jsonl", "\n \n"), ("a.csv", ""), ("a.csv", "text,label\n")])
+@pytest.mark.parametrize(
+    ("name", "content"), [("a.jsonl", ""), ("a.jsonl", "\n \n"), ("a.csv", ""), ("a.csv", "text,label\n")]
+)
 def test_an_empty_file(tmp_path: Path, name: str, content: str) -> None:
     (tmp_path / name).write_text(content, encoding="utf-8")
     assert refused(tmp_path / name) == f"{tmp_path / name}: no rows in it"
@@ -248,6 +257,12 @@ def test_a_template_column_that_is_absent_or_empty(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "rows.jsonl", [{"claim": SECRET, "label": 1, "abstract": None}])
     assert ":1: column 'abstract' of data.text_template is empty" in refused(path, text_template="{claim} {abstract}")
     assert ":1: no column 'body' (data.text_template)" in refused(path, text_template="{claim} {body}")
+
+
+@pytest.mark.parametrize("template", ["{claim", "claim}", "{}", "no column at all"])
+def test_a_template_that_names_no_columns_is_refused_with_the_settings(template: str) -> None:
+    with pytest.raises(ValidationError, match="text_template"):
+        Data(text_template=template)
 
 
 def test_ids_that_stand_twice() -> None:

@@ -71,7 +71,9 @@ def test_no_group_and_no_text_is_dealt_to_two_splits(rows: list[Row], seed: int)
 def test_shares_of_labels_hold_as_far_as_groups_allow(sizes: list[int], seed: int, data: st.DataObject) -> None:
     labels = data.draw(st.lists(st.sampled_from([0, 1]), min_size=len(sizes), max_size=len(sizes)))
     rows = [
-        Row(id=f"{g}-{n}", text=f"{g}-{n}", group=str(g), label=labels[g]) for g in range(len(sizes)) for n in range(sizes[g])
+        Row(id=f"{g}-{n}", text=f"{g}-{n}", group=str(g), label=labels[g])
+        for g in range(len(sizes))
+        for n in range(sizes[g])
     ]
     looked = look(rows)
     chosen = assign(looked, FRACTIONS, seed=seed)
@@ -123,7 +125,10 @@ def test_a_survey_holds_a_few_numbers_a_row_and_no_text() -> None:
 def test_texts_are_compared_without_case_and_space(one: str, other: str) -> None:
     assert normalised(one) == normalised(other)
     found = refused({"train": some("a", text=one), "test": some("b", text=other)})
-    assert found == "train.jsonl:2 (train) and test.jsonl:2 (test) have the same text (case and spacing aside); 1 such pair(s)"
+    assert (
+        found
+        == "train.jsonl:2 (train) and test.jsonl:2 (test) have the same text (case and spacing aside); 1 such pair(s)"
+    )
 
 
 def test_splits_that_share_nothing_are_fine() -> None:

@@ -10,7 +10,13 @@ from clsgen_dist.records import Row
 
 def test_rows_come_back_in_their_order(tmp_path: Path) -> None:
     rows = [
-        Row(id=str(n), text=f"text {n} é\n", label=n % 3 if n % 5 else None, explanation="x" if n % 2 else None, group=None)
+        Row(
+            id=str(n),
+            text=f"text {n} é\n",
+            label=n % 3 if n % 5 else None,
+            explanation="x" if n % 2 else None,
+            group=None,
+        )
         for n in range(9000)
     ]
     rows.append(Row(id="last", text="t", label=1, explanation="e", group="g", true_probability=0.25))

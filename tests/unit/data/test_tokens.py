@@ -14,7 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clsgen_dist.config.sections import Data, Model, Task
-from clsgen_dist.data.tokens import RowTokenizer, TokenizedRow, TokenizedSplit, load_tokenizer, row_tokenizer, write_tokens
+from clsgen_dist.data.tokens import (
+    RowTokenizer,
+    TokenizedRow,
+    TokenizedSplit,
+    load_tokenizer,
+    row_tokenizer,
+    write_tokens,
+)
 from clsgen_dist.errors import ConfigError, DataError
 from clsgen_dist.records import UNLABELLED, Row
 from tests.support.tiny import shared_backbone, tiny_rows, tiny_tokenizer
@@ -86,7 +93,10 @@ def test_a_chat_template_wraps_the_prompt() -> None:
     assert [int(i) for i in encoded.prompt if i < 5] == [3, EOS, 4], "turns are special tokens, text is not"
 
 
-@given(st.lists(st.sampled_from(["pain", "fever", "\n", "é", "x y", "</s>", "42"]), min_size=1, max_size=60), st.integers(13, 40))
+@given(
+    st.lists(st.sampled_from(["pain", "fever", "\n", "é", "x y", "</s>", "42"]), min_size=1, max_size=60),
+    st.integers(13, 40),
+)
 @settings(max_examples=50, deadline=None)
 def test_truncation_takes_the_middle_of_the_text_alone(parts: list[str], limit: int) -> None:
     whole, cut = make(prompt=10_000), make(prompt=limit)
@@ -158,7 +168,10 @@ def test_a_tokenizer_that_is_missing_or_cannot_end(tmp_path: Path) -> None:
 
 def rows_of(num_rows: int) -> list[Row]:
     rows = [Row(**record) for record in tiny_rows(num_rows)]
-    return [Row(id=r.id, text=r.text, label=None if n % 7 == 0 else r.label, explanation=r.explanation) for n, r in enumerate(rows)]
+    return [
+        Row(id=r.id, text=r.text, label=None if n % 7 == 0 else r.label, explanation=r.explanation)
+        for n, r in enumerate(rows)
+    ]
 
 
 def test_the_file_gives_back_what_was_encoded(tmp_path: Path) -> None:
@@ -210,7 +223,12 @@ def anonymous_bytes() -> int:
 def test_reading_does_not_take_the_file_into_memory(tmp_path: Path) -> None:
     num_rows, width = 50_000, 300
     schema = pa.schema(
-        [("prompt", pa.list_(pa.int32())), ("completion", pa.list_(pa.int32())), ("label", pa.int32()), ("num_unscored", pa.int32())]
+        [
+            ("prompt", pa.list_(pa.int32())),
+            ("completion", pa.list_(pa.int32())),
+            ("label", pa.int32()),
+            ("num_unscored", pa.int32()),
+        ]
     )
     offsets = pa.array(np.arange(0, (num_rows + 1) * width, width, dtype=np.int32))
     ids = pa.ListArray.from_arrays(offsets, pa.array(np.arange(num_rows * width, dtype=np.int32)))

@@ -31,5 +31,7 @@ def test_it_loads_and_its_tokenizer_writes_back_any_text(tmp_path: Path) -> None
 
 
 def test_the_seed_draws_the_weights(tmp_path: Path) -> None:
-    files = [(make(tmp_path / f"{n}", seed=seed) / "model.safetensors").read_bytes() for n, seed in enumerate((1, 1, 2))]
+    files = [
+        (make(tmp_path / f"{n}", seed=seed) / "model.safetensors").read_bytes() for n, seed in enumerate((1, 1, 2))
+    ]
     assert files[0] == files[1] != files[2]

@@ -18,7 +18,13 @@ from clsgen_dist.model.dual_head import DualHead
 from clsgen_dist.model.heads import ClassificationHead
 from tests.support.tiny import FAMILIES, shared_backbone, tiny_dual, tiny_model, tiny_tokenized
 
-SIZES = {"vocab_size": 320, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "initializer_range": 0.15}
+SIZES = {
+    "vocab_size": 320,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "initializer_range": 0.15,
+}
 
 
 def build(family: str = "llama", *, dtype: torch.dtype = torch.float32, seed: int = 1, **settings: Any) -> DualHead:
@@ -103,7 +109,12 @@ def test_logits_that_change_after_the_output_layer_are_refused() -> None:
 
 @pytest.mark.parametrize(
     ("name", "shape"),
-    [("BloomConfig", {"n_layer": 2, "n_head": 4}), ("FalconConfig", {}), ("MambaConfig", {"state_size": 8}), ("OPTConfig", {"ffn_dim": 64, "word_embed_proj_dim": 32})],
+    [
+        ("BloomConfig", {"n_layer": 2, "n_head": 4}),
+        ("FalconConfig", {}),
+        ("MambaConfig", {"state_size": 8}),
+        ("OPTConfig", {"ffn_dim": 64, "word_embed_proj_dim": 32}),
+    ],
 )
 def test_families_whose_packed_rows_read_each_other_are_refused(name: str, shape: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="lets packed rows read each other"):
@@ -111,7 +122,9 @@ def test_families_whose_packed_rows_read_each_other_are_refused(name: str, shape
 
 
 def test_logits_are_capped_as_gemma_2_wants_it() -> None:
-    model = foreign("Gemma2Config", intermediate_size=64, head_dim=8, num_key_value_heads=2, final_logit_softcapping=0.5)
+    model = foreign(
+        "Gemma2Config", intermediate_size=64, head_dim=8, num_key_value_heads=2, final_logit_softcapping=0.5
+    )
     check_causal(model)
     batch = collate(tiny_tokenized([(4, 3)]))
     assert model(batch.input_ids, batch.position_ids, batch.cls_index, batch.lm_index).lm_logits_NV.abs().max() <= 0.5
@@ -194,7 +207,10 @@ def test_the_first_probabilities_are_near_even() -> None:
 
 def test_a_fresh_adapter_changes_nothing() -> None:
     batch = collate(tiny_tokenized([(4, 3)]))
-    outputs = [model(batch.input_ids, batch.position_ids, batch.cls_index, batch.lm_index) for model in (build(), build(lora=None))]
+    outputs = [
+        model(batch.input_ids, batch.position_ids, batch.cls_index, batch.lm_index)
+        for model in (build(), build(lora=None))
+    ]
     assert torch.allclose(outputs[0].lm_logits_NV, outputs[1].lm_logits_NV, atol=1e-6)
 
 

@@ -23,7 +23,9 @@ SHAPES = [(5, 4), (20, 9), (1, 0), (3, 1), (14, 0), (7, 6), (2 * WINDOW, 3), (9,
 dual = cache(tiny_dual)
 
 
-def packed(model: DualHead, rows: list[TokenizedRow], *, one_line: bool = False, with_base: bool = False) -> DualHeadOutput:
+def packed(
+    model: DualHead, rows: list[TokenizedRow], *, one_line: bool = False, with_base: bool = False
+) -> DualHeadOutput:
     batch = collate(rows, one_line=one_line)
     with torch.no_grad():
         output = model(batch.input_ids, batch.position_ids, batch.cls_index, batch.lm_index, with_base=with_base)
@@ -86,7 +88,7 @@ def test_packed_is_padded_on_either_side(family: str, lora: bool) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("one_line", [False, True])
 def test_a_row_does_not_read_its_neighbours(family: str, one_line: bool) -> None:
-    """The layout stays, the neighbours' tokens change: bit-equal logits. One mask or cache too many, and they differ."""
+    """The layout stays, the neighbours' tokens change: bit-equal logits, unless a mask or a cache is passed."""
     model, rows = dual(family), tiny_tokenized(SHAPES)
     others = [row if n % 2 else changed(row) for n, row in enumerate(rows)]
     mine, theirs = packed(model, rows, one_line=one_line), packed(model, others, one_line=one_line)

@@ -19,7 +19,6 @@ NO_END = 319  # an id that the models below do not write
 NUM_NEW = 14
 
 
-
 @cache
 def dual(family: str, *, lora: bool = False) -> DualHead:
     """Gemma3 with an output layer of its own: with the tied one a random model repeats its last token."""
@@ -34,7 +33,12 @@ def prompts(lengths: Sequence[int] = (3, 2 * WINDOW, 9, 5, 20)) -> list[list[int
 
 
 def write(
-    model: DualHead, texts: list[list[int]], forced: list[list[int]] | None = None, *, eos: int = NO_END, num: int = NUM_NEW
+    model: DualHead,
+    texts: list[list[int]],
+    forced: list[list[int]] | None = None,
+    *,
+    eos: int = NO_END,
+    num: int = NUM_NEW,
 ) -> list[Written]:
     start = prefill(model, texts, CPU, with_cache=True)
     return decode_greedily(model, start, forced or [[] for _ in texts], eos=eos, max_new_tokens=num)
@@ -117,7 +121,7 @@ def test_it_is_noted_whether_the_opening_was_the_first_choice() -> None:
 def test_an_end_inside_a_forced_opening_does_not_end_the_row() -> None:
     model, texts = dual("llama"), prompts((4, 6))
     found = write(model, texts, [[NO_END, 9], [8]])
-    assert [written.ids[:2] for written in found][0] == [NO_END, 9]
+    assert next(written.ids[:2] for written in found) == [NO_END, 9]
     assert len(found[0].ids) == NUM_NEW
 
 

@@ -88,7 +88,11 @@ def test_the_text_after_the_verdict_is_the_explanation() -> None:
         prompt = made.tokenizer.encode_prompts([row.text])[0]
         opening = made.tokenizer.verdicts[("no", "yes").index(found.predicted)]
         ids = made.model.causal_lm.generate(
-            torch.tensor([prompt + opening]), do_sample=False, max_new_tokens=10 - len(opening), eos_token_id=2, pad_token_id=0
+            torch.tensor([prompt + opening]),
+            do_sample=False,
+            max_new_tokens=10 - len(opening),
+            eos_token_id=2,
+            pad_token_id=0,
         )
         assert found.explanation == made.tokenizer.decode(ids[0, len(prompt) + len(opening) :].tolist()).strip()
         assert found.explanation
@@ -103,7 +107,7 @@ def test_only_the_first_rows_are_explained_where_it_is_asked() -> None:
 
 
 def taught(made: Bundle, opening: str) -> Bundle:
-    """A bundle whose model writes `opening` by itself, whatever the prompt: its output layer knows the position only."""
+    """A bundle whose model writes `opening` by itself, whatever the prompt: only the position counts."""
     model = tiny_dual()
     ids = made.tokenizer.tokenizer(opening, add_special_tokens=False)["input_ids"]
     lm_head = torch.nn.Linear(32, 320, bias=True)
@@ -146,7 +150,9 @@ def test_where_every_verdict_is_the_models_own_nothing_is_read_twice() -> None:
     with torch.no_grad():
         made.model.head.bias += torch.tensor([-100.0, 100.0])
     decoder = made.model.causal_lm.get_decoder()
-    decoder.register_forward_pre_hook(lambda m, a, kwargs: widths.append(kwargs["input_ids"].shape[1]), with_kwargs=True)
+    decoder.register_forward_pre_hook(
+        lambda m, a, kwargs: widths.append(kwargs["input_ids"].shape[1]), with_kwargs=True
+    )
     found = predictor(made).predict(ROWS, free=True)
     assert {(p.predicted, p.free_verdict) for p in found} == {("yes", "yes")}
     assert sum(width > 1 for width in widths) == 1
