@@ -86,9 +86,7 @@ def test_micro_batches_and_ranks_do_not_change_training(
 
 
 @KINDS
-def test_rank_without_explanations_or_rows(
-    one_rank: RankPool, two_ranks: RankPool, tmp_path: Path, lora: Any
-) -> None:
+def test_rank_without_explanations_or_rows(one_rank: RankPool, two_ranks: RankPool, tmp_path: Path, lora: Any) -> None:
     """Two rows a step: one rank gets the explanation and the other none; with one row left, a rank gets nothing."""
     rows = [row for row in tiny_rows(40) if row["label"] == 0 or "explanation" not in row][:5]
     rows += [{"id": "long", "text": "fever " * 12, "label": 1, "explanation": "A fever."}]
@@ -122,7 +120,9 @@ def test_zero3_is_plain_pytorch(two_ranks: RankPool, tmp_path: Path, lora: Any) 
 
     assert max(norms) > 0.5
     torch.testing.assert_close(losses(recorder), torch.tensor(expected_losses, dtype=torch.float64), atol=1e-5, rtol=0)
-    torch.testing.assert_close(losses(recorder, "grad_norm"), torch.tensor(norms, dtype=torch.float64), atol=0, rtol=1e-4)
+    torch.testing.assert_close(
+        losses(recorder, "grad_norm"), torch.tensor(norms, dtype=torch.float64), atol=0, rtol=1e-4
+    )
     assert_same_weights(kept_weights(config), weights)
 
 

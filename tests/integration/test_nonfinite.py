@@ -98,7 +98,9 @@ def test_loss_that_is_not_finite(two_ranks: RankPool, tmp_path: Path, value: flo
     step, rank = place_of(config, POISONED)
     assert step > 1
     assert found[0]["message"] == found[1]["message"]
-    expected = f"step {step}: the loss is not a finite number (rows at rank {rank}: long-{POISONED}); the weights were not"
+    expected = (
+        f"step {step}: the loss is not a finite number (rows at rank {rank}: long-{POISONED}); the weights were not"
+    )
     assert found[0]["message"].startswith(expected)
     assert [answer["num_applied"] for answer in found] == [step - 1] * 2
     assert set(found[0]["moved"].values()) == {0.0}

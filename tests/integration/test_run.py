@@ -73,7 +73,9 @@ def finished(two_ranks: RankPool, tmp_path_factory: pytest.TempPathFactory) -> F
 
 
 def test_resume_goes_on_and_a_finished_run_is_not_trained_again(finished: Finished) -> None:
-    assert [done for stage, done in finished.resumed if stage == "train"] == list(range(LAST_CHECKPOINT + 1, NUM_STEPS + 1))
+    assert [done for stage, done in finished.resumed if stage == "train"] == list(
+        range(LAST_CHECKPOINT + 1, NUM_STEPS + 1)
+    )
     assert "train" not in {stage for stage, _ in finished.repeated}
 
 

@@ -70,7 +70,7 @@ class RankPool:
             waiting = {c: n for n, (_, c) in enumerate(self._ranks) if n not in results and n not in failures}
             ready = wait(list(waiting), timeout=max(0.0, deadline - time.monotonic()))
             if not ready:
-                failures |= {n: "was still busy when the time was over\n" for n in waiting.values()}
+                failures |= dict.fromkeys(waiting.values(), "was still busy when the time was over\n")
             for connection in ready:
                 rank = waiting[connection]
                 try:

@@ -131,7 +131,26 @@ def split_files(folder: Path, train: list[dict[str, Any]], num_others: int = 24)
 def long_rows(num_rows: int, *, seed: int = 0) -> list[dict[str, Any]]:
     """Rows of some 45 to 75 tokens, so that two do not fit into a budget of 80; three of four have an explanation."""
     draw = random.Random(seed)
-    words = "pain cough rash calm old young tired back arm leg mild known since monday little walks sleeps eats".split()
+    words = [
+        "pain",
+        "cough",
+        "rash",
+        "calm",
+        "old",
+        "young",
+        "tired",
+        "back",
+        "arm",
+        "leg",
+        "mild",
+        "known",
+        "since",
+        "monday",
+        "little",
+        "walks",
+        "sleeps",
+        "eats",
+    ]
     rows = []
     for number in range(num_rows):
         label = number % 2

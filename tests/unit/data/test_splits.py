@@ -93,6 +93,11 @@ def test_shares_of_single_rows_are_exact() -> None:
         assert dealt == pytest.approx([0.55 * total, 0.1 * total, 0.15 * total, 0.2 * total], abs=2)
 
 
+def test_large_groups_are_dealt_before_the_rows_that_even_them_out() -> None:
+    rows = [Row(id=str(n), text=str(n), label=n % 2, group="large" if n >= 70 else None) for n in range(100)]
+    assert np.bincount(assign(look(rows), FRACTIONS, seed=0)) == pytest.approx([55, 10, 15, 20], abs=2)
+
+
 def test_the_seed_deals_the_rows() -> None:
     looked = look([Row(id=str(n), text=str(n), label=n % 2) for n in range(200)])
     assert (assign(looked, FRACTIONS, seed=1) != assign(looked, FRACTIONS, seed=2)).any()
