@@ -93,11 +93,22 @@ def predict_request(words: Sequence[str]) -> PredictRequest:
     if explain not in ("all", "none"):
         raise ConfigError(f"--explain: found {explain!r}, expected all or none")
     bundle = Path(found["bundle"]) if "bundle" in found else _run_folder(found["config"], rest).bundle
-    strange = [word for word in rest[::2] if not word.startswith("--data.")]
+    overrides = _overrides(rest)
+    strange = [words[0] for words in overrides if not words[0].startswith("--data.")]
     if strange and "bundle" in found:
         raise ConfigError(f"{strange[0]}: with --bundle only settings of data.* may follow")
-    columns = tuple(word for word in rest) if "bundle" in found else ()
+    columns = tuple(word for words in overrides if words[0].startswith("--data.") for word in words)
     return PredictRequest(bundle, found["input"], Path(found["output"]), found.get("base"), explain == "all", columns)
+
+
+def _overrides(words: Sequence[str]) -> list[list[str]]:
+    """The words of each override: `--a.b=c` is one, `--a.b c` two."""
+    waiting, found = list(words), list[list[str]]()
+    while waiting:
+        word = waiting.pop(0)
+        takes_next = word.startswith("--") and "=" not in word
+        found.append([word, *([waiting.pop(0)] if takes_next and waiting else [])])
+    return found
 
 
 def _run_folder(path: str, overrides: Sequence[str]) -> RunFolder:

@@ -16,25 +16,25 @@ from typing import Any
 import numpy as np
 import torch
 
-from clsgen_dist.bundle import Bundle, bundle_columns, load_bundle, read_manifest, read_task, set_calibrator
+from clsgen_dist.bundle import Bundle, load_bundle, set_calibrator
 from clsgen_dist.calibrate.scaling import IDENTITY, Calibrator, fit_calibrator
 from clsgen_dist.calibrate.thresholds import best_f1_threshold
 from clsgen_dist.config.folder import RunFolder
 from clsgen_dist.config.run import RunConfig
-from clsgen_dist.data.rows import check_ids, read_rows
 from clsgen_dist.data.store import stored_rows
 from clsgen_dist.data.tokens import TokenizedSplit
-from clsgen_dist.engine.collectives import Ranks, current_ranks
+from clsgen_dist.engine.collectives import Ranks
 from clsgen_dist.engine.deepspeed import start_distributed
-from clsgen_dist.errors import ClsGenError, ConfigError
+from clsgen_dist.errors import ClsGenError
 from clsgen_dist.evaluate.evaluation import evaluate, write_json
 from clsgen_dist.evaluate.plots import write_plots
 from clsgen_dist.evaluate.report import write_report
 from clsgen_dist.observe import RunObserver, Unobserved, open_tracker, peak_memory_mib
+from clsgen_dist.predict.files import write_predictions
 from clsgen_dist.predict.predictor import Predictor, recalibrated
 from clsgen_dist.prepare import backbone_place, prepare
 from clsgen_dist.progress import Event, Listener, silent
-from clsgen_dist.records import UNLABELLED, Prediction, PredictRequest, Row
+from clsgen_dist.records import UNLABELLED, Prediction, Row
 from clsgen_dist.tracking.mlflow import MlflowTracker
 from clsgen_dist.worker import train_bundle
 
@@ -232,45 +232,6 @@ def predict_rows(
     answers = predictor.predict(mine, num_explained=share, free=free, on_progress=heard)
     everyone = ranks.gather(answers)
     return [everyone[n % ranks.world_size][n // ranks.world_size] for n in range(len(rows))]
-
-
-def predict_file(request: PredictRequest, listener: Listener) -> int:
-    """Predicts the rows of a file with a bundle; returns how many. The output appears whole or not at all.
-
-    Raises:
-        BundleError, DataError: the bundle or the rows cannot be used; nothing is written.
-    """
-    if not request.output.absolute().parent.is_dir():
-        raise ConfigError(f"--output {request.output}: its folder does not exist")
-    manifest = read_manifest(request.bundle)
-    ranks = current_ranks()
-    columns = bundle_columns(manifest, request.columns)
-    labels = read_task(request.bundle).labels
-    rows = [row for _, row in read_rows(request.source, columns, labels, need_labels=False)]
-    check_ids(rows, request.source)
-    bundle = load_bundle(request.bundle, device=ranks.device, base=request.base)
-    limits = manifest["predict"]
-    predictor = Predictor(bundle, limits["token_budget"], limits["max_new_tokens"], ranks.device)
-    done = 0
-
-    def heard(num_rows: int) -> None:
-        nonlocal done
-        done += num_rows
-        listener(Event("predict", done, len(rows)))
-
-    predictions = predictor.predict(rows, num_explained=None if request.explain else 0, on_progress=heard)
-    write_predictions(request.output, predictions)
-    return len(predictions)
-
-
-def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
-    """Writes predictions as JSON lines, whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        for p in predictions:
-            line = {name: getattr(p, name) for name in Prediction.__dataclass_fields__}
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    os.replace(temporary, path)
 
 
 def _language(folder: RunFolder) -> dict[str, float]:

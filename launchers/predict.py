@@ -17,7 +17,7 @@ from clsgen_dist import launch
 
 def run(words: list[str]) -> None:
     request = launch.predict_request(words)
-    from clsgen_dist.pipeline import predict_file
+    from clsgen_dist.predict.files import predict_file
     from clsgen_dist.progress import ProgressBar
 
     with ProgressBar() as bar:

@@ -6,6 +6,7 @@ what it is and in which unit; `--help` prints it with the default.
 
 from __future__ import annotations
 
+import string
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -107,6 +108,19 @@ class Data(Section):
     max_eval_rows: Count | None = Field(None, description="rows to use of each other split; null: all")
     max_prompt_tokens: Count = Field(1024, description="tokens of a prompt; a longer text loses its middle")
     max_explanation_tokens: Count = Field(256, description="tokens of an explanation; a longer one loses its end")
+
+    @field_validator("text_template")
+    @classmethod
+    def _template_names_columns(cls, template: str | None) -> str | None:
+        if template is None:
+            return None
+        try:
+            names = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+        except ValueError as error:
+            raise ValueError(f"{error}; a brace that is no column is written twice, {{{{ or }}}}") from None
+        if not names or not all(names):
+            raise ValueError("must name the columns of the text, as {claim}")
+        return template
 
 
 class Lora(Section):

@@ -13,6 +13,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import clsgen_dist.accelerator  # noqa: F401 - before deepspeed, which looks for GPUs by itself, aloud
+
+# isort: split
 import deepspeed
 import torch
 from torch import nn

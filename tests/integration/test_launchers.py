@@ -116,7 +116,7 @@ def test_deepspeed_launcher_trains(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("faulty", ["label", "key"])
 def test_unusable_input_under_deepspeed(tmp_path: Path, faulty: str) -> None:
-    """One message from two ranks, exit code 2, nothing written: a bad row, found by rank 0; a bad key, found by both."""
+    """One message from two ranks, exit code 2, nothing written: a bad row that one finds, a bad key that both find."""
     config, path = small_run(tmp_path)
     words = ["--config", str(path)]
     if faulty == "label":

@@ -23,7 +23,7 @@ from tests.support.tiny import ROOT
 pytestmark = [pytest.mark.real_data, pytest.mark.slow]
 
 ROWS = ROOT.parent / "shared" / "data"
-NUM_EPOCHS, STEPS_AN_EPOCH = 3, 2
+NUM_EPOCHS, STEPS_AN_EPOCH = 2, 2
 
 
 @pytest.fixture(scope="module")
@@ -40,14 +40,14 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_gemma_learns_both_tasks(two_ranks: RankPool, backbone: Path, tmp_path: Path) -> None:
-    """64 rows, three times over: both losses fall from pass to pass, and the bundle answers."""
+    """64 rows, twice over: both losses fall from pass to pass, and the bundle answers."""
     files = {split: ROWS / f"esnli_binary_{split}.jsonl" for split in ("train", "validation", "calibration", "test")}
     absent = [path for path in files.values() if not path.is_file()]
     if absent:
         pytest.skip(f"no e-SNLI rows: {absent[0]} is missing")
     words = [word for split, path in files.items() for word in (f"--data.{split}", str(path))]
     words += ["--model.name_or_path", str(backbone), "--run.output_dir", str(tmp_path)]
-    words += ["--data.max_train_rows", "64", "--data.max_eval_rows", "24", "--data.max_prompt_tokens", "128"]
+    words += ["--data.max_train_rows", "64", "--data.max_eval_rows", "16", "--data.max_prompt_tokens", "128"]
     words += ["--data.max_explanation_tokens", "64", "--train.token_budget", "704", "--train.global_batch", "32"]
     words += ["--train.epochs", str(NUM_EPOCHS), "--train.eval_steps", "100", "--train.checkpoint_steps", "null"]
     words += ["--train.learning_rate", "5e-4", "--train.warmup_fraction", "0", "--train.cpu_threads", "1"]
@@ -58,7 +58,7 @@ def test_gemma_learns_both_tasks(two_ranks: RankPool, backbone: Path, tmp_path: 
     for part in ("loss_cls", "loss_gen"):
         passes = losses(recorder, part).reshape(NUM_EPOCHS, STEPS_AN_EPOCH).mean(dim=1)
         print(part, passes.tolist())
-        assert passes[0] > passes[1] > passes[2], part
+        assert passes[1] < 0.9 * passes[0], part
     folder = RunFolder(config.folder)
     bundle = load_bundle(folder.bundle, device=torch.device("cpu"))
     rows = list(islice(stored_rows(folder.rows("test")), 4))

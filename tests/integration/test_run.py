@@ -202,7 +202,7 @@ def test_full_model_reopens_with_transformers(finished: Finished) -> None:
 
 @pytest.mark.parametrize("name", ["head.safetensors", "task.json", "calibrator.json", "tokenizer/tokenizer.json"])
 def test_altered_bundle_is_refused(finished: Finished, tmp_path: Path, name: str) -> None:
-    from clsgen_dist.pipeline import predict_file
+    from clsgen_dist.predict.files import predict_file
     from clsgen_dist.progress import silent
 
     bundle = tmp_path / "bundle"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -64,10 +65,8 @@ def train_on_rank(config: RunConfig, stop_at: int | None = None) -> Recorder:
     ranks = start_distributed(TIMEOUT_SECONDS)
     place = prepared(config, ranks)
     recorder = Recorder(stop_at)
-    try:
+    with contextlib.suppress(Stopped):
         train_bundle(config, RunFolder(config.folder), place, ranks, recorder)
-    except Stopped:
-        pass
     return recorder
 
 
