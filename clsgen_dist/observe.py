@@ -71,10 +71,7 @@ class RunObserver:
         self._tracker.log_metrics(numbers, step=state.step)
         if schedule.is_due(state.step, self._train.checkpoint_steps, self._num_steps):
             self._tracker.flush()  # a step that a checkpoint holds is never taken, and so never told, again
-        note = (
-            f"loss {metrics.loss:.3f} (head {metrics.loss_cls:.3f}, language {metrics.loss_gen:.3f})  "
-            f"{metrics.tokens_per_second:,.0f} tokens/s"
-        )
+        note = f"loss {metrics.loss:.3f}  {metrics.tokens_per_second:,.0f} tokens/s"
         self._listener(Event("train", state.step, self._num_steps, note))
 
     def validated(self, state: TrainState, validation: Validation) -> None:

@@ -48,8 +48,8 @@ class ProgressBar:
         self._started: dict[str, float] = {}
         self._last_line = 0.0
         self._bar = Progress(
-            TextColumn("{task.description:<12}"),
-            BarColumn(),
+            TextColumn("{task.description:<13}"),
+            BarColumn(bar_width=12),  # with the note, a line fits a terminal of 80 columns
             MofNCompleteColumn(),
             TimeRemainingColumn(elapsed_when_finished=True),
             TextColumn("{task.fields[note]}"),
@@ -80,6 +80,5 @@ class ProgressBar:
             return
         self._last_line = now
         left = (now - started) * (event.total - event.done) / max(1, event.done)
-        print(
-            f"{event.stage}: {event.done}/{event.total}, {left:.0f} s left  {event.note}", file=sys.stderr, flush=True
-        )
+        rest = "done" if event.done >= event.total else f"{left:.0f} s left"
+        print(f"{event.stage}: {event.done}/{event.total}, {rest}  {event.note}".rstrip(), file=sys.stderr, flush=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 from typing import Any
 
 from clsgen_dist.config.folder import RunFolder
@@ -16,7 +18,7 @@ def summary(config: RunConfig, split: str = "test") -> str:
     folder = RunFolder(config.folder)
     metrics = json.loads((folder.evaluation(split) / "metrics.json").read_text(encoding="utf-8"))
     uri = json.loads(folder.tracking.read_text(encoding="utf-8"))["uri"]
-    ui = uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"
+    ui = uri if uri.startswith("http") else f"{_mlflow_program()} ui --backend-store-uri {uri}"
     return "\n".join(
         [
             "",
@@ -27,6 +29,14 @@ def summary(config: RunConfig, split: str = "test") -> str:
             f"MLflow UI:  {ui}",
         ]
     )
+
+
+def _mlflow_program() -> str:
+    """MLflow's command beside the Python that runs, which need not be on PATH."""
+    program = Path(sys.executable).with_name("mlflow")
+    if not program.exists():
+        return "mlflow"
+    return str(program.relative_to(Path.cwd()) if program.is_relative_to(Path.cwd()) else program)
 
 
 def _table(metrics: dict[str, Any], split: str) -> list[str]:
