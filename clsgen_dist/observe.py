@@ -27,7 +27,8 @@ def open_tracker(config: RunConfig, folder: RunFolder) -> MlflowTracker:
     """
     known = json.loads(folder.tracking.read_text(encoding="utf-8")) if folder.tracking.exists() else {}
     uri = tracking_uri(config)
-    local = Path(config.run.output_dir).absolute() / "mlartifacts" if config.tracking.uri is None else None
+    # A database has no place for files of its own; MLflow would choose the folder where the command was started.
+    local = Path(config.run.output_dir).absolute() / "mlartifacts" if uri.startswith("sqlite:") else None
     run_id = known.get("run_id") if known.get("uri") == uri else None
     tracker = MlflowTracker(uri, config.tracking.experiment, config.run.name, run_id=run_id, artifacts=local)
     if tracker.run_id != run_id:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from clsgen_dist.calibrate.scaling import MIN_LABELLED_ROWS
 from clsgen_dist.config.folder import RunFolder
 from clsgen_dist.config.run import RunConfig, differing_keys, dump_config, load_config
 from clsgen_dist.config.zero import read_zero
@@ -99,7 +100,18 @@ def survey_splits(config: RunConfig) -> dict[str, tuple[Survey, np.ndarray]]:
         kept[split] = (sources[split].take(chosen[split]), chosen[split])
     needs_explanations = config.objective.w_gen + config.objective.kl_weight > 0
     check_splits({s: rows for s, (rows, _) in kept.items()}, config.task.labels, needs_explanations=needs_explanations)
+    _check_calibration_rows(config, kept["calibration"][0])
     return kept
+
+
+def _check_calibration_rows(config: RunConfig, rows: Survey) -> None:
+    """Refuses, before anything is trained, what the calibrator would refuse after it."""
+    num_labelled = int((rows.labels != UNLABELLED).sum())
+    if config.calibrate.method != "none" and num_labelled < MIN_LABELLED_ROWS:
+        raise DataError(
+            f"{rows.source} (calibration): {num_labelled} labelled rows, a calibrator needs {MIN_LABELLED_ROWS}; "
+            "give more rows, or set calibrate.method to none"
+        )
 
 
 def _sources(config: RunConfig) -> dict[str, str]:

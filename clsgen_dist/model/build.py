@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import clsgen_dist.accelerator  # noqa: F401 - before peft, which imports DeepSpeed
+
+# isort: split
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn

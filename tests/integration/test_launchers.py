@@ -51,7 +51,7 @@ def small_run(folder: Path, **overrides: Any) -> tuple[RunConfig, Path]:
         "ray.max_failures": 0,
         **overrides,
     }
-    config = tiny_config(folder, **settings)
+    config = tiny_config(folder, **{"calibrate.method": "temperature", **settings})
     path = folder / "run.yaml"
     path.write_text(dump_config(config), encoding="utf-8")
     return config, path

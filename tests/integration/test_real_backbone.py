@@ -47,7 +47,7 @@ def test_gemma_learns_both_tasks(two_ranks: RankPool, backbone: Path, tmp_path: 
         pytest.skip(f"no e-SNLI rows: {absent[0]} is missing")
     words = [word for split, path in files.items() for word in (f"--data.{split}", str(path))]
     words += ["--model.name_or_path", str(backbone), "--run.output_dir", str(tmp_path)]
-    words += ["--data.max_train_rows", "64", "--data.max_eval_rows", "16", "--data.max_prompt_tokens", "128"]
+    words += ["--data.max_train_rows", "64", "--data.max_eval_rows", "24", "--data.max_prompt_tokens", "128"]
     words += ["--data.max_explanation_tokens", "64", "--train.token_budget", "704", "--train.global_batch", "32"]
     words += ["--train.epochs", str(NUM_EPOCHS), "--train.eval_steps", "100", "--train.checkpoint_steps", "null"]
     words += ["--train.learning_rate", "5e-4", "--train.warmup_fraction", "0", "--train.cpu_threads", "1"]

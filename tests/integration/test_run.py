@@ -64,7 +64,7 @@ def finished(two_ranks: RankPool, tmp_path_factory: pytest.TempPathFactory) -> F
         "evaluate.max_explained_rows": NUM_EXPLAINED,
         "tracking.uri": None,
     }
-    config = tiny_config(tmp_path_factory.mktemp("run"), **overrides)
+    config = tiny_config(tmp_path_factory.mktemp("run"), **{"calibrate.method": "temperature", **overrides})
     with pytest.raises(RanksFailed, match="rank 0 ended without a word"):
         two_ranks.run(flow_on_rank, config, KILLED_AFTER)
     resumed = two_ranks.run(flow_on_rank, config)[0]

@@ -170,7 +170,7 @@ def compared_config(folder: Path, name: str, train: list[dict[str, Any]], **over
         **COMPARED,
         **overrides,
     }
-    return tiny_config(folder, **settings)
+    return tiny_config(folder, **{"calibrate.method": "temperature", **settings})
 
 
 def flow_on_rank(config: RunConfig, die_at: int | None = None) -> list[tuple[str, int]]:

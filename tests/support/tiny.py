@@ -188,6 +188,7 @@ def tiny_config(tmp_path: Path, **dotted_overrides: Any) -> RunConfig:
             "cpu_threads": 1,
             "deepspeed": str(ROOT / "ds_configs" / "zero3_cpu.json"),
         },
+        "calibrate": {"method": "none"},  # 12 calibration rows are fewer than a temperature needs
         "predict": {"max_new_tokens": 12, "token_budget": 1024},
         "evaluate": {"num_bootstrap": 100},
         "tracking": {"uri": f"sqlite:///{tmp_path}/mlflow.db"},

@@ -193,7 +193,7 @@ def test_every_example_plans(path: Path, tmp_path: Path, llama_8b: str, monkeypa
     data, words = example.data.model_dump(), ["--run.output_dir", str(tmp_path / "runs")]
     for split in SPLITS:
         if data[split] is not None:
-            source = stand_in(data, data[split], tmp_path, split, 80 if split == "train" else 20)
+            source = stand_in(data, data[split], tmp_path, split, 240 if split == "train" else 20)
             words += [f"--data.{split}", source]
         elif data["vignettes"] is not None:
             words += [f"--data.vignettes.num_{split}", "100"]

@@ -298,3 +298,10 @@ def test_vignettes_bring_a_backbone_made_for_them(tmp_path: Path) -> None:
     manifest = json.loads(folder.manifest.read_text(encoding="utf-8"))
     assert manifest["splits"]["test"]["source"] == "vignettes (test)"
     prepare(config)
+
+
+def test_too_few_calibration_rows_are_refused_before_training(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, **{"calibrate.method": "temperature"})
+    with pytest.raises(DataError, match="12 labelled rows, a calibrator needs 20"):
+        prepare(config)
+    assert not config.folder.parent.exists()
