@@ -37,7 +37,10 @@ def open_tracker(config: RunConfig, folder: RunFolder) -> MlflowTracker:
         tracker.log_artifacts(folder.config, "")
         for split, facts in json.loads(folder.manifest.read_text(encoding="utf-8"))["splits"].items():
             tracker.log_dataset(split, folder.rows(split), facts["sha256"], facts["num_rows"])
-        tracker.set_tags({"run_folder": str(folder.path), "git_commit": git_commit(Path(__file__).parent) or "unknown"})
+        commit = git_commit(Path(__file__).parent) or "unknown"
+        tags = {"run_folder": str(folder.path), "git_commit": commit}
+        # Names that the MLflow UI has places for.
+        tracker.set_tags(tags | {"mlflow.source.name": "clsgen_dist", "mlflow.source.git.commit": commit})
     return tracker
 
 

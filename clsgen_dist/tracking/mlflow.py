@@ -32,6 +32,8 @@ _LOG = logging.getLogger("clsgen_dist.tracking")
 _SECONDS_BETWEEN_SENDS = 5.0
 _MOST_A_BATCH = 1000  # MLflow's own limit
 _LONGEST_PARAM = 6000
+#: The UI opens such an experiment on runs and their metrics, not on traces of chats.
+_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
 
 class MlflowTracker:
@@ -74,7 +76,7 @@ class MlflowTracker:
         found = self._client.get_experiment_by_name(experiment)
         if found is None:
             place = artifacts.as_uri() if artifacts else None
-            experiment_id = self._client.create_experiment(experiment, artifact_location=place)
+            experiment_id = self._client.create_experiment(experiment, artifact_location=place, tags=_EXPERIMENT_TAGS)
         else:
             experiment_id = found.experiment_id
         return str(self._client.create_run(experiment_id, run_name=run_name).info.run_id)
