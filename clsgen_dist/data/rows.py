@@ -78,7 +78,8 @@ def _records(source: str) -> Iterator[Record]:
         if not path.exists():
             raise DataError(f"{source}: no such file")
         return reader(path)
-    if path.suffix or source.startswith((".", "/", "~")):
+    # A name on the Hub may hold a dot; it has an owner, and no folder of that name stands here.
+    if source.startswith((".", "/", "~")) or (path.suffix and ("/" not in source or path.parent.is_dir())):
         raise DataError(f"{source}: no such file")
     return _hub(source)
 

@@ -272,7 +272,7 @@ def test_ids_that_stand_twice() -> None:
         check_ids(rows, "new.jsonl")
 
 
-@pytest.mark.parametrize("name", ["nobody/such-rows", "nobody/such-rows/config:test"])
+@pytest.mark.parametrize("name", ["nobody/such-rows", "nobody/such.rows", "nobody/such-rows/config:test"])
 def test_a_data_set_that_the_hub_does_not_give_is_one_clear_error(name: str) -> None:
     script = (
         "import sys\nfrom clsgen_dist.config.sections import Data\nfrom clsgen_dist.data.rows import read_rows\n"
