@@ -145,7 +145,7 @@ def main(usage: str, run: Callable[[list[str]], None]) -> None:
             time.sleep(5)  # where rank 0 failed alone, the others only see it go: as above
         raise
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr, flush=True)
+        print("stopped; the same command goes on where it was", file=sys.stderr, flush=True)
         _leave(INTERRUPTED)
 
 

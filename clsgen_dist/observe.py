@@ -35,6 +35,8 @@ def open_tracker(config: RunConfig, folder: RunFolder) -> MlflowTracker:
         folder.tracking.write_text(json.dumps({"uri": uri, "run_id": tracker.run_id}) + "\n", encoding="utf-8")
         tracker.log_params(dict(_flat(config.model_dump(mode="json"))))
         tracker.log_artifacts(folder.config, "")
+        for page in (folder.manifest, folder.explained / "explain_report.html"):
+            tracker.log_artifacts(page, "explained")
         for split, facts in json.loads(folder.manifest.read_text(encoding="utf-8"))["splits"].items():
             tracker.log_dataset(split, folder.rows(split), facts["sha256"], facts["num_rows"])
         commit = git_commit(Path(__file__).parent) or "unknown"

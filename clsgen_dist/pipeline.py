@@ -1,6 +1,6 @@
 """The flow, one function an arrow:
 
-    rows -> prepare -> explained set and tokens -> train -> bundle -> calibrate -> evaluate -> report, MLflow
+    rows -> explain -> explained set -> prepare -> tokens -> train -> bundle -> calibrate -> evaluate -> report, MLflow
 
 Every rank walks the whole of `run_rank`; rank 0 writes, tracks and shows.
 """
@@ -63,7 +63,7 @@ def run_launched(config: RunConfig, listener: Listener) -> RunFolder:
 
 def _prepare(config: RunConfig, listener: Listener) -> RunFolder:
     listener(Event("prepare rows", 0, 1))
-    folder = prepare(config)
+    folder = prepare(config, listener)
     listener(Event("prepare rows", 1, 1))
     return folder
 
@@ -78,7 +78,7 @@ def run_with_ray(config: RunConfig, listener: Listener) -> RunFolder:
 
     config = _with_absolute_paths(config)
     listener(Event("start Ray", 0, 1))
-    with ray_cluster(config):
+    with ray_cluster(config, config.train.num_workers, "train.num_workers"):
         listener(Event("start Ray", 1, 1))
         folder = _prepare(config, listener)
         listener(Event("start workers", config.train.num_workers, config.train.num_workers))

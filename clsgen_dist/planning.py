@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,7 @@ def make_plan(config: RunConfig) -> Plan:
     """
     with tempfile.TemporaryDirectory(prefix="clsgen-plan-") as scratch:
         elsewhere = config.run.model_copy(update={"output_dir": scratch})
+        _lend_explained_set(RunFolder(config.folder), Path(scratch) / config.run.name)
         folder = prepare(config.model_copy(update={"run": elsewhere}))
         splits = {split: _count_split(folder, split) for split in SPLITS}
         train = TokenizedSplit(folder.tokens("train"))
@@ -96,6 +98,14 @@ def make_plan(config: RunConfig) -> Plan:
         num_parameters=num_parameters,
         memory=_estimate_memory(config, model, num_parameters, num_trainable, most_tokens, most_scored),
     )
+
+
+def _lend_explained_set(folder: RunFolder, place: Path) -> None:
+    """Lets the plan count reasons that a teacher has written already."""
+    if folder.manifest.is_file() and folder.labelled_manifest.is_file():
+        place.mkdir()
+        for part in (folder.labelled_manifest.parent, folder.explained):
+            (place / part.name).symlink_to(part, target_is_directory=True)
 
 
 def _count_split(folder: RunFolder, split: str) -> SplitPlan:

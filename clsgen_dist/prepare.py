@@ -1,4 +1,4 @@
-"""Everything before the first worker starts: rows read, checked, split, tokenised; the backbone looked at.
+"""Everything before the first worker starts: rows read, checked, split, explained, tokenised; the backbone looked at.
 
 All faults of configuration and data are found here, on one process, in one pass and before anything is written; then
 the run folder appears whole, by a rename.
@@ -9,57 +9,76 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from clsgen_dist.calibrate.scaling import MIN_LABELLED_ROWS
 from clsgen_dist.config.folder import RunFolder
 from clsgen_dist.config.run import RunConfig, differing_keys, dump_config, load_config
 from clsgen_dist.config.zero import read_zero
-from clsgen_dist.data.rows import read_rows
-from clsgen_dist.data.splits import Survey, assign, check_splits, survey
-from clsgen_dist.data.store import stored_rows, write_rows
-from clsgen_dist.data.synthetic import vignettes
+from clsgen_dist.data.store import stored_rows
 from clsgen_dist.data.tokens import TokenizedSplit, load_tokenizer, row_tokenizer, write_tokens
-from clsgen_dist.errors import CheckpointError, ConfigError, DataError
-from clsgen_dist.integrity import sha256_of
+from clsgen_dist.errors import ConfigError, DataError
+from clsgen_dist.explain.explained_set import check_explained_set
+from clsgen_dist.explain.stage import (
+    FREE_TEACHERS,
+    FREE_TO_CHANGE,
+    explain_rows,
+    explained_set_stands,
+    hire_locally,
+)
 from clsgen_dist.model.backbone import make_small_backbone, write_out_gguf
 from clsgen_dist.model.build import build_skeleton
-from clsgen_dist.records import SPLITS, UNLABELLED, Row
+from clsgen_dist.progress import Listener, silent
+from clsgen_dist.records import SPLITS
+from clsgen_dist.sources import read_sources, survey_splits, write_sources
 
 #: Settings that may differ when a run goes on: where it is tracked and how it is spread, not what it computes.
-_FREE_TO_CHANGE = ("tracking.", "ray.", "run.output_dir", "train.num_workers", "train.cpu_threads", "train.collective")
+_FREE_TO_CHANGE = (
+    *("tracking.", "ray.", "run.output_dir", "train.num_workers", "train.cpu_threads", "train.collective"),
+    *(f"explain.{name}" for name in FREE_TO_CHANGE),
+)
 
 
-def prepare(config: RunConfig) -> RunFolder:
+def prepare(config: RunConfig, listener: Listener = silent) -> RunFolder:
     """Makes the run folder ready for workers, or finds it ready.
 
+    Explains the rows on the way where that costs nothing; the explained set of any other teacher must stand.
+
     Raises:
-        ConfigError: the folder holds another run, the backbone is no causal language model, LoRA targets match nothing.
-        DataError: see `read_rows`, `check_splits`; or rows changed since the run began.
+        ConfigError: the folder holds another run, the backbone is no causal language model, LoRA targets match
+            nothing, or there is no explained set yet.
+        DataError: see `survey_splits`; or rows changed since the run began.
+        CheckpointError: the run folder's own rows were altered.
     """
     folder = RunFolder(config.folder)
-    if folder.path.exists() and any(folder.path.iterdir()):
+    if folder.config.is_file():
         _check_same_run(config, folder)
         return folder
+    explained = explained_set_stands(config, folder)
+    if not explained:
+        _refuse_what_stands(folder)
+        if config.explain.teacher not in FREE_TEACHERS:
+            raise ConfigError(
+                f"{folder.path} has no explained set of these settings; the {config.explain.teacher} teacher writes it "
+                "with the same configuration: python launchers/explain.py --config ..."
+            )
     if config.model.name_or_path is not None and config.model.gguf_file is None:
         build_skeleton(config.model, config.model.name_or_path, config.num_labels)
-    splits = survey_splits(config)
+    splits = None if explained else survey_splits(config)
     staging = RunFolder(folder.path.with_name(f".{folder.path.name}.partial"))
     made = not staging.path.parent.exists()
     shutil.rmtree(staging.path, ignore_errors=True)  # of an attempt that was killed
     try:
-        _write_rows(config, splits, staging)
+        if splits is None:
+            check_explained_set(folder)
+            _borrow_explained_set(folder, staging)
+        else:
+            write_sources(config, splits, staging)
+            explain_rows(config, staging, listener, hire_locally)
+        _check_reasons(config, staging)
         _make_backbone(config, staging)
         _write_all_tokens(config, staging)
         staging.zero.write_text(json.dumps(read_zero(config.train.deepspeed), indent=2) + "\n", encoding="utf-8")
         staging.config.write_text(dump_config(config), encoding="utf-8")
-        if folder.path.exists():
-            folder.path.rmdir()
-        os.replace(staging.path, folder.path)
+        _put_in_place(staging, folder)
     except BaseException:
         shutil.rmtree(staging.path, ignore_errors=True)
         if made and staging.path.parent.exists() and not any(staging.path.parent.iterdir()):
@@ -68,96 +87,53 @@ def prepare(config: RunConfig) -> RunFolder:
     return folder
 
 
-def backbone_place(config: RunConfig, folder: RunFolder) -> str:
-    """Folder or Hub name that the backbone is loaded from."""
-    return str(folder.backbone) if folder.backbone.exists() else str(config.model.name_or_path)
+def _refuse_what_stands(folder: RunFolder) -> None:
+    """Refuses a folder that holds something else than the beginning of this run."""
+    if not folder.path.exists() or not any(folder.path.iterdir()):
+        return
+    if folder.labelled_manifest.is_file():
+        raise ConfigError(
+            f"{folder.path} holds rows that are being explained with other settings, or to no end yet: finish with "
+            "python launchers/explain.py --config ..., or choose another run.name"
+        )
+    raise ConfigError(f"{folder.path}: not a run folder of this program; choose another run.name or run.output_dir")
 
 
-def survey_splits(config: RunConfig) -> dict[str, tuple[Survey, np.ndarray]]:
-    """Reads all rows once and decides which ones each split keeps.
-
-    Returns:
-        By split: a survey of the kept rows, and their numbers in the split's source, ascending.
-
-    Raises:
-        DataError: see `read_rows` and `check_splits`.
-    """
-    sources = {split: survey(name, _source_rows(config, split)) for split, name in _sources(config).items()}
-    chosen = {split: np.arange(len(rows)) for split, rows in sources.items()}
-    missing = [split for split in SPLITS if split not in sources]
-    if missing:
-        shares = config.data.split_fractions.model_dump()
-        dealt = assign(sources["train"], {split: shares[split] for split in missing}, seed=config.run.seed)
-        for split in ("train", *missing):
-            sources[split] = sources["train"]
-            chosen[split] = np.flatnonzero(dealt == SPLITS.index(split))
-    kept = {}
-    for number, split in enumerate(SPLITS):
-        most = config.data.max_train_rows if split == "train" else config.data.max_eval_rows
-        if most is not None and len(chosen[split]) > most:
-            draw = np.random.default_rng([config.run.seed, number]).permutation(len(chosen[split]))[:most]
-            chosen[split] = np.sort(chosen[split][draw])
-        kept[split] = (sources[split].take(chosen[split]), chosen[split])
-    needs_explanations = config.objective.w_gen + config.objective.kl_weight > 0
-    check_splits({s: rows for s, (rows, _) in kept.items()}, config.task.labels, needs_explanations=needs_explanations)
-    _check_calibration_rows(config, kept["calibration"][0])
-    return kept
-
-
-def _check_calibration_rows(config: RunConfig, rows: Survey) -> None:
-    """Refuses, before anything is trained, what the calibrator would refuse after it."""
-    num_labelled = int((rows.labels != UNLABELLED).sum())
-    if config.calibrate.method != "none" and num_labelled < MIN_LABELLED_ROWS:
+def _check_reasons(config: RunConfig, folder: RunFolder) -> None:
+    num_explained = json.loads(folder.manifest.read_text(encoding="utf-8"))["splits"]["train"]["num_explained"]
+    if config.objective.w_gen + config.objective.kl_weight > 0 and num_explained == 0:
         raise DataError(
-            f"{rows.source} (calibration): {num_labelled} labelled rows, a calibrator needs {MIN_LABELLED_ROWS}; "
-            "give more rows, or set calibrate.method to none"
+            f"the {config.explain.teacher} teacher has a reason for no training row while objective.w_gen > 0; see "
+            "explained/explain_report.html, and take another teacher or other explain.checks"
         )
 
 
-def _sources(config: RunConfig) -> dict[str, str]:
-    """Splits that have rows of their own, and the name of each source."""
-    if config.data.vignettes is not None:
-        return {split: f"vignettes ({split})" for split in SPLITS}
-    named = {split: getattr(config.data, split) for split in SPLITS}
-    return {split: name for split, name in named.items() if name is not None}
+def _borrow_explained_set(folder: RunFolder, staging: RunFolder) -> None:
+    """Lets the stages that follow read the explained set where they would look for it."""
+    staging.path.mkdir(parents=True)
+    for place in (folder.labelled_manifest.parent, folder.explained):
+        (staging.path / place.name).symlink_to(place, target_is_directory=True)
 
 
-def _source_rows(config: RunConfig, split: str) -> Iterator[tuple[str, Row]]:
-    if config.data.vignettes is None:
-        return read_rows(getattr(config.data, split), config.data, config.task.labels)
-    num_rows = getattr(config.data.vignettes, f"num_{split}")
-    rows = vignettes(num_rows, seed=config.run.seed, split=split)
-    return ((f"vignettes:{number}", row) for number, row in enumerate(rows, 1))
+def _put_in_place(staging: RunFolder, folder: RunFolder) -> None:
+    """Moves what was made to the run folder; its configuration last, which says that the folder is ready."""
+    if not folder.manifest.is_file():
+        if folder.path.exists():
+            folder.path.rmdir()
+        os.replace(staging.path, folder.path)
+        return
+    made = [path for path in staging.path.iterdir() if not path.is_symlink()]
+    for path in sorted(made, key=lambda path: path == staging.config):
+        place = folder.path / path.name
+        if place.is_dir():
+            shutil.rmtree(place)  # of an attempt that was killed
+        os.replace(path, place)
+    shutil.rmtree(staging.path)
 
 
-def _write_rows(config: RunConfig, splits: dict[str, tuple[Survey, np.ndarray]], folder: RunFolder) -> None:
-    manifest: dict[str, Any] = {"teacher": config.explain.teacher, "labels": config.task.labels, "splits": {}}
-    for split, (kept, numbers) in splits.items():
-        source = split if split in _sources(config) else "train"
-        rows = _numbered(_source_rows(config, source), numbers)
-        num_rows = write_rows(folder.rows(split), rows)
-        if num_rows != len(kept):
-            raise DataError(f"{kept.source}: rows changed while they were read; start again when the file is at rest")
-        manifest["splits"][split] = {
-            "source": kept.source,
-            "source_sha256": source_hash(kept.source),
-            "num_rows": num_rows,
-            "num_explained": int(kept.explained.sum()),
-            "labels": {name: int((kept.labels == k).sum()) for k, name in enumerate(config.task.labels)},
-            "num_unlabelled": int((kept.labels == UNLABELLED).sum()),
-            "sha256": sha256_of(folder.rows(split)),
-        }
-    folder.manifest.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _numbered(rows: Iterator[tuple[str, Row]], numbers: np.ndarray) -> Iterator[Row]:
-    """The rows of the given ascending numbers."""
-    wanted = iter(numbers.tolist())
-    following = next(wanted, None)
-    for number, (_, row) in enumerate(rows):
-        if number == following:
-            yield row
-            following = next(wanted, None)
+def backbone_place(config: RunConfig, folder: RunFolder) -> str:
+    """Folder or Hub name that the backbone is loaded from."""
+    return str(folder.backbone) if folder.backbone.exists() else str(config.model.name_or_path)
 
 
 def _make_backbone(config: RunConfig, folder: RunFolder) -> None:
@@ -186,8 +162,6 @@ def _write_all_tokens(config: RunConfig, folder: RunFolder) -> None:
 
 
 def _check_same_run(config: RunConfig, folder: RunFolder) -> None:
-    if not folder.config.is_file() or not folder.manifest.is_file():
-        raise ConfigError(f"{folder.path}: not a run folder of this program; choose another run.name or run.output_dir")
     before = load_config(folder.config)
     changed = [key for key in differing_keys(config, before) if not key.startswith(_FREE_TO_CHANGE)]
     if changed:
@@ -197,13 +171,5 @@ def _check_same_run(config: RunConfig, folder: RunFolder) -> None:
         )
     if json.loads(folder.zero.read_text(encoding="utf-8")) != read_zero(config.train.deepspeed):
         raise ConfigError(f"{config.train.deepspeed}: changed since run {folder.path} began; choose another run.name")
-    for split, facts in json.loads(folder.manifest.read_text(encoding="utf-8"))["splits"].items():
-        if source_hash(facts["source"]) not in (facts["source_sha256"], None):
-            raise DataError(f"{facts['source']}: changed since run {folder.path} began; choose another run.name")
-        if sha256_of(folder.rows(split)) != facts["sha256"]:
-            raise CheckpointError(f"{folder.rows(split)}: altered since the run began (sha256 differs)")
-
-
-def source_hash(source: str) -> str | None:
-    """sha256 of a source that is a file here; None for any other."""
-    return sha256_of(Path(source)) if Path(source).is_file() else None
+    read_sources(config, folder)
+    check_explained_set(folder)

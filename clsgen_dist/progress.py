@@ -81,4 +81,5 @@ class ProgressBar:
         self._last_line = now
         left = (now - started) * (event.total - event.done) / max(1, event.done)
         rest = "done" if event.done >= event.total else f"{left:.0f} s left"
-        print(f"{event.stage}: {event.done}/{event.total}, {rest}  {event.note}".rstrip(), file=sys.stderr, flush=True)
+        note = event.note.replace("\n", ", ")
+        print(f"{event.stage}: {event.done}/{event.total}, {rest}  {note}".rstrip(), file=sys.stderr, flush=True)

@@ -31,6 +31,31 @@ def summary(config: RunConfig, split: str = "test") -> str:
     )
 
 
+def explained_summary(folder: RunFolder) -> str:
+    """The kept share of every class of an explained set, and where the set and its report are."""
+    manifest = json.loads(folder.manifest.read_text(encoding="utf-8"))
+    lines = ["", f"{'split':<12}{'label':<22}{'rows':>10}{'kept':>10}{'rescued':>10}{'share':>9}"]
+    for split, classes in manifest["classes"].items():
+        for counts in classes:
+            rows, kept = counts["num_rows_in"], counts["num_kept_first"] + counts["num_rescued"]
+            label = "no label" if counts["label"] is None else counts["label"]
+            share = f"{100 * kept / rows:.1f} %" if rows else "n/a"
+            lines.append(f"{split:<12}{label[:21]:<22}{rows:>10,}{kept:>10,}{counts['num_rescued']:>10,}{share:>9}")
+    usage = manifest["usage"]
+    if usage["num_requests"]:
+        cost = "" if usage["cost"] is None else f", cost {usage['cost']:,.4f}"
+        tokens = usage["prompt_tokens"] + usage["completion_tokens"]
+        lines.append(f"{usage['num_requests']:,} answers, {tokens:,} tokens{cost}")
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"explained set: {folder.explained}",
+            f"report:        {folder.explained / 'explain_report.html'}",
+        ]
+    )
+
+
 def _mlflow_program() -> str:
     """MLflow's command beside the Python that runs, which need not be on PATH."""
     program = Path(sys.executable).with_name("mlflow")

@@ -24,8 +24,23 @@ class RunFolder:
         return self.path / "ds_config.json"
 
     @property
+    def labelled_manifest(self) -> Path:
+        """What the labelled rows are: sources, counts, hashes."""
+        return self.path / "rows" / "manifest.json"
+
+    @property
+    def teacher_memory(self) -> Path:
+        """What the teacher answered, so that nothing is asked twice."""
+        return self.path / "teacher.sqlite"
+
+    @property
+    def explained(self) -> Path:
+        """The explained set: training and validation rows with their explanations, manifest and report."""
+        return self.path / "explained"
+
+    @property
     def manifest(self) -> Path:
-        """What the rows were: counts, sources, hashes."""
+        """What the explained set is: teacher, settings, counts, hashes."""
         return self.path / "explained" / "manifest.json"
 
     @property
@@ -51,8 +66,13 @@ class RunFolder:
         """Which MLflow run this is."""
         return self.path / "tracking.json"
 
+    def labelled(self, split: str) -> Path:
+        """Rows as people labelled them."""
+        return self.path / "rows" / f"{split}.parquet"
+
     def rows(self, split: str) -> Path:
-        return self.path / ("explained" if split in EXPLAINED_SPLITS else "rows") / f"{split}.parquet"
+        """Rows as a run uses them: those that are trained on with their explanations."""
+        return self.explained / f"{split}.parquet" if split in EXPLAINED_SPLITS else self.labelled(split)
 
     def tokens(self, split: str) -> Path:
         return self.path / "tokens" / f"{split}.arrow"

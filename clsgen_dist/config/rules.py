@@ -125,13 +125,60 @@ RULES = (
     ),
     Rule(
         ("objective", "w_gen"),
-        "objective.w_gen or kl_weight above 0 without data.explanation_column",
-        "the language-model loss needs explanations; name their column, or set both weights to 0",
+        "objective.w_gen or kl_weight above 0 with explain.teacher column and without data.explanation_column",
+        "the language-model loss needs explanations; name their column, take another teacher, or set both weights to 0",
         lambda c: (
             c.objective.w_gen + c.objective.kl_weight > 0
+            and c.explain.teacher == "column"
             and c.data.explanation_column is None
             and c.data.vignettes is None
         ),
+    ),
+    Rule(
+        ("explain", "teacher"),
+        "explain.teacher endpoint without explain.base_url or explain.model",
+        "name the endpoint, as http://HOST:8000/v1, and the model that answers there",
+        lambda c: c.explain.teacher == "endpoint" and not (c.explain.base_url and c.explain.model),
+    ),
+    Rule(
+        ("explain", "teacher"),
+        "explain.teacher local without explain.model",
+        "name the folder or the Hub name of the model that writes the reasons",
+        lambda c: c.explain.teacher == "local" and not c.explain.model,
+    ),
+    Rule(
+        ("explain", "num_workers"),
+        "explain.num_workers with another teacher than local",
+        "only a local model is spread over a Ray cluster; an endpoint has explain.requests_in_flight",
+        lambda c: c.explain.num_workers is not None and c.explain.teacher != "local",
+    ),
+    Rule(
+        ("explain", "budget_cost"),
+        "explain.budget_cost without explain.input_price or explain.output_price",
+        "without prices nothing is known of the cost; set them, or use explain.budget_tokens",
+        lambda c: c.explain.budget_cost is not None and not (c.explain.input_price or c.explain.output_price),
+    ),
+    Rule(
+        ("explain", "budget_tokens"),
+        "explain.budget_tokens, budget_cost, requests_per_minute, tokens_per_minute or extra_body with another teacher "
+        "than endpoint",
+        "only an endpoint has budgets, limits and fields of its own; take them away",
+        lambda c: (
+            c.explain.teacher != "endpoint"
+            and any(
+                value is not None
+                for value in (
+                    *(c.explain.budget_tokens, c.explain.budget_cost, c.explain.extra_body),
+                    *(c.explain.requests_per_minute, c.explain.tokens_per_minute),
+                )
+            )
+        ),
+    ),
+    Rule(
+        ("explain", "checks", "min_tokens"),
+        "explain.checks.min_tokens above explain.checks.max_tokens",
+        "no reason could have the right length",
+        lambda c: c.explain.checks.min_tokens > c.explain.checks.max_tokens,
     ),
     Rule(
         ("objective", "class_weights"),

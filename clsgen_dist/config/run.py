@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from clsgen_dist.config import sections
+from clsgen_dist.config.explain import Explain
 from clsgen_dist.config.rules import broken_rules
 from clsgen_dist.config.sections import Section
 from clsgen_dist.config.source import ConfigSource, Keys, apply_overrides, dump_tree, read_source
@@ -28,7 +29,7 @@ class RunConfig(Section):
     model: sections.Model
     objective: sections.Objective = Field(sections.Objective())
     train: sections.Train = Field(sections.Train())
-    explain: sections.Explain = Field(sections.Explain())
+    explain: Explain = Field(Explain())
     calibrate: sections.Calibrate = Field(sections.Calibrate())
     predict: sections.Predict = Field(sections.Predict())
     evaluate: sections.Evaluate = Field(sections.Evaluate())

@@ -194,12 +194,6 @@ class Train(Section):
     collective_timeout_seconds: Count = Field(1800, description="longest wait for another worker")
 
 
-class Explain(Section):
-    teacher: Literal["column"] = Field(
-        "column", description="who writes the explanations; column: people, in data.explanation_column"
-    )
-
-
 class Calibrate(Section):
     method: Literal["temperature", "none"] = Field("temperature", description="map from head logits to probabilities")
     max_temperature: Annotated[float, Field(gt=1)] = Field(100.0, description="bound of the temperature, and 1/bound")

@@ -46,8 +46,13 @@ RankMain = Callable[[dict[str, Any], Listener], None]
 
 
 @contextmanager
-def ray_cluster(config: RunConfig) -> Iterator[None]:
+def ray_cluster(config: RunConfig, num_workers: int, setting: str) -> Iterator[None]:
     """Joins the cluster of the configuration, or starts one on this machine that ends with the block.
+
+    Args:
+        config: the run.
+        num_workers: slots that are needed, one a GPU or, on a cluster without any, one a share of its CPUs.
+        setting: dotted name of the setting that says so.
 
     Raises:
         ConfigError: the cluster cannot be reached, or has fewer slots than the run wants workers.
@@ -66,23 +71,20 @@ def ray_cluster(config: RunConfig) -> Iterator[None]:
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ConfigError(f"ray.address {address}: no Ray cluster answers there ({error})") from None
     try:
-        _check_slots(config)
+        _check_slots(config, num_workers, setting)
         yield
     finally:
         ray.shutdown()
 
 
-def _check_slots(config: RunConfig) -> None:
+def _check_slots(config: RunConfig, num_workers: int, setting: str) -> None:
     """Says within seconds what would else be a long wait."""
     total = ray.cluster_resources()
     num_gpus = int(total.get("GPU", 0))
     slots = num_gpus if num_gpus else int(total.get("CPU", 0) // config.ray.cpus_per_worker)
-    if config.train.num_workers > slots:
+    if num_workers > slots:
         kind = "GPUs" if num_gpus else f"CPU slots of {config.ray.cpus_per_worker:g}"
-        raise ConfigError(
-            f"train.num_workers is {config.train.num_workers}, the Ray cluster has {slots} {kind}; "
-            "lower train.num_workers or add nodes"
-        )
+        raise ConfigError(f"{setting} is {num_workers}, the Ray cluster has {slots} {kind}; lower it or add nodes")
 
 
 def run_on_ray(config: RunConfig, rank_main: RankMain, listener: Listener) -> None:

@@ -15,8 +15,8 @@ LAYERS = (
     ("errors", "records"),
     ("config", "accelerator"),
     ("data", "model", "objective", "calibrate", "tracking", "progress", "integrity"),
-    ("bundle",),
-    ("engine", "predict", "evaluate"),
+    ("bundle", "sources"),
+    ("engine", "predict", "evaluate", "explain"),
     ("train",),
     ("worker", "prepare", "observe"),
     ("orchestrate",),
@@ -35,6 +35,7 @@ SOLE_IMPORTERS = {
         "clsgen_dist/data/tokens.py",
         "clsgen_dist/predict/",
         "clsgen_dist/bundle.py",
+        "clsgen_dist/explain/local.py",
         "clsgen_dist/engine/deepspeed.py",  # HfDeepSpeedConfig: how transformers is told to load in parts
     ),
     "peft": (

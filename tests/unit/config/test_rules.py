@@ -23,6 +23,7 @@ model: {name_or_path: some/backbone, lora: {rank: 8}}
 """
 FROM_SCRATCH = ["--model.name_or_path", "null", "--model.lora", "null", "--model.from_scratch", "{}"]
 VIGNETTES = ["--data.train", "null", "--data.vignettes", "{}"]
+ENDPOINT = ["--explain.teacher", "endpoint", "--explain.model", "m", "--explain.base_url", "http://localhost:1/v1"]
 
 #: One case a rule, in the order of RULES: overrides that break it, and the key that the message points at.
 CASES = (
@@ -40,6 +41,12 @@ CASES = (
     (["--model.lora", "null", "--objective.kl_weight", "0.1"], "objective.kl_weight"),
     (["--objective.w_cls", "0"], "objective.w_cls"),
     (["--data.explanation_column", "null", "--objective.w_gen", "1"], "objective.w_gen"),
+    (["--explain.teacher", "endpoint", "--explain.model", "m"], "explain.teacher"),
+    (["--explain.teacher", "local"], "explain.teacher"),
+    (["--explain.num_workers", "2"], "explain.num_workers"),
+    ([*ENDPOINT, "--explain.budget_cost", "1"], "explain.budget_cost"),
+    (["--explain.budget_tokens", "1000"], "explain.budget_tokens"),
+    (["--explain.checks.min_tokens", "300"], "explain.checks.min_tokens"),
     (["--objective.class_weights", "[1, 2, 3]"], "objective.class_weights"),
     (["--train.token_budget", "500"], "train.token_budget"),
     (["--predict.token_budget", "500"], "predict.token_budget"),

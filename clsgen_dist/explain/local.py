@@ -1,0 +1,300 @@
+"""A chat model in this process: a causal language model of transformers that answers waiting requests in batches.
+
+Shape letters: B requests of a batch, T tokens, V vocabulary.
+
+One thread owns model and tokenizer. It takes the requests that wait at the same time, pads them on the left and writes
+all answers at once; each is drawn with its own random numbers, so an answer does not depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import queue
+import random
+import re
+import threading
+import time
+from concurrent.futures import Future
+from typing import Any, NamedTuple
+
+from clsgen_dist.config.explain import Explain
+from clsgen_dist.errors import ConfigError, TeacherError
+from clsgen_dist.explain.teacher import Completion, Message, Request
+from clsgen_dist.explain.thinking import without_thinking
+
+#: Longest wait of a batch for further requests; short beside the writing of an answer.
+_GATHERING_SECONDS = 0.01
+
+#: Stands for the content of a turn while a chat template is rendered around it; words that no template changes.
+_MARK = "@@clsgen-dist-turn-{}@@"
+
+#: A request that waits, and where its answer goes.
+_Waiting = tuple[Request, Future[Completion]]
+
+
+def check_local(explain: Explain) -> None:
+    """Looks at the model's configuration, before any row is spent and without its weights.
+
+    Raises:
+        ConfigError: there is no model at `explain.model`, or it is no decoder-only causal language model.
+    """
+    import clsgen_dist.accelerator  # noqa: F401 - before transformers, which looks for GPUs
+
+    # isort: split
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    if explain.model is None:
+        raise ConfigError("explain.model: not set; explain.teacher local needs a folder or a Hub name there")
+    try:
+        config = AutoConfig.from_pretrained(explain.model)
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(f"explain.model: no model at {explain.model} ({_first_line(error)})") from None
+    architectures = config.architectures or ()
+    masked = any("MaskedLM" in name for name in architectures)
+    if config.is_encoder_decoder or masked or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ConfigError(
+            f"explain.model: {explain.model} is a {config.model_type} model ({', '.join(architectures) or 'unknown'}), "
+            "expected a decoder-only causal language model (Llama, Qwen, Gemma, Mistral, ...)"
+        )
+
+
+class LocalChat:
+    """Implements `Chat`. Requests may come from any event loop; the answer goes to the one that asked."""
+
+    def __init__(self, explain: Explain) -> None:
+        """Loads the model: in bf16 onto the GPU where there is one, else as it is stored.
+
+        Raises:
+            ConfigError: no such model, no tokenizer, or weights that cannot be read.
+        """
+        check_local(explain)
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        name, dtype = str(explain.model), torch.bfloat16 if self._device == "cuda" else "auto"
+        try:
+            tokenizer: Any = AutoTokenizer.from_pretrained(name)
+            model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
+        except Exception as error:  # noqa: BLE001 - torn files and missing libraries raise many kinds, none of them ours
+            raise ConfigError(
+                f"explain.model: {name} cannot be loaded ({_first_line(error)}); expected weights and a tokenizer"
+            ) from None
+        self._model = model.to(self._device).eval()
+        own = model.generation_config.eos_token_id
+        self._ends = {tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None}
+        self._pad = next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
+        # The model's own settings of sampling, as top_k, would come on top of the request's.
+        model.generation_config = GenerationConfig(eos_token_id=sorted(self._ends) or None, pad_token_id=self._pad)
+        self._prompts = PromptEncoder(tokenizer, name)
+        self._tokenizer = tokenizer
+        self._context_tokens = getattr(model.config.get_text_config(), "max_position_embeddings", math.inf)
+        self._batch_size = explain.batch_size
+        #: How many requests are worth sending at one time: while one batch is answered, the next one gathers.
+        self.num_at_once = 2 * explain.batch_size
+        self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name="local-teacher", daemon=True)
+        self._thread.start()
+
+    async def complete(self, request: Request) -> Completion:
+        """Answers one request, together with others that wait.
+
+        Raises:
+            TeacherError: the model ran out of memory or failed otherwise, or was closed.
+        """
+        if self._closing.is_set():
+            raise TeacherError("the local teacher is closed")
+        answer: Future[Completion] = Future()
+        self._waiting.put((request, answer))
+        return await asyncio.wrap_future(answer)
+
+    async def close(self) -> None:
+        """Ends the answers that are being written, and the thread; what waits fails."""
+        self._closing.set()
+        self._waiting.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    def _serve(self) -> None:
+        import torch
+
+        while batch := self._gather():
+            failure: Exception | None = None
+            answers: list[Completion] = []
+            try:
+                answers = self._answer([request for request, _ in batch])
+            except torch.OutOfMemoryError:
+                failure = TeacherError(
+                    f"explain.model: no memory for {len(batch)} answers at one time; lower explain.batch_size, or "
+                    "explain.max_tokens, or take shorter texts"
+                )
+            except Exception as error:  # noqa: BLE001 - raised where it was asked
+                failure = error
+            if self._closing.is_set():  # its answers may have been cut short
+                failure = TeacherError("the local teacher was closed before it had answered")
+            for number, (_, answer) in enumerate(batch):
+                if failure is None:
+                    answer.set_result(answers[number])
+                else:
+                    answer.set_exception(failure)
+
+    def _gather(self) -> list[_Waiting]:
+        """The next batch, of requests that somebody still waits for; empty once the chat is closed and none is left."""
+        batch: list[_Waiting] = []
+        deadline: float | None = None
+        while len(batch) < self._batch_size:
+            try:
+                waiting = self._waiting.get(timeout=deadline and max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                break
+            if waiting is None:
+                self._waiting.put(None)  # for the next one to find
+                break
+            if waiting[1].set_running_or_notify_cancel():
+                batch.append(waiting)
+                deadline = deadline or time.monotonic() + _GATHERING_SECONDS
+        return batch
+
+    def _answer(self, requests: list[Request]) -> list[Completion]:
+        encoded = [self._prompts.encode(request.messages) for request in requests]
+        fitting = [b for b, prompt in enumerate(encoded) if len(prompt.ids) < self._context_tokens]
+        answers = [Completion(text="", prompt_tokens=0, completion_tokens=0, fault="too long for the teacher")] * len(
+            requests
+        )
+        if fitting and not self._closing.is_set():
+            limits = [int(min(requests[b].max_tokens, self._context_tokens - len(encoded[b].ids))) for b in fitting]
+            written = self._write([encoded[b].ids for b in fitting], [requests[b] for b in fitting], limits)
+            for b, ids in zip(fitting, written, strict=True):
+                answers[b] = self._completion(encoded[b], ids)
+        return answers
+
+    def _write(self, prompts: list[list[int]], requests: list[Request], limits: list[int]) -> list[list[int]]:
+        """Writes on from prompts. Returns the new ids of each, EOS included where it ended by itself."""
+        import torch
+        from transformers import GenerationConfig
+
+        width = max(map(len, prompts))
+        ids_BT = torch.tensor([[self._pad] * (width - len(prompt)) + prompt for prompt in prompts])
+        mask_BT = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+        output_BT = self._model.generate(
+            input_ids=ids_BT.to(self._device),
+            attention_mask=mask_BT.to(self._device),
+            generation_config=GenerationConfig(do_sample=False, max_new_tokens=max(limits)),
+            logits_processor=[_Draw(requests)],
+            stopping_criteria=[_Limits(width, limits, self._closing)],
+        )
+        written = []
+        for ids, limit in zip(output_BT[:, width:].tolist(), limits, strict=True):
+            end = next((place + 1 for place, token in enumerate(ids) if token in self._ends), limit)
+            written.append(ids[: min(end, limit)])
+        return written
+
+    def _completion(self, prompt: Prompt, ids: list[int]) -> Completion:
+        text = self._tokenizer.decode(ids, skip_special_tokens=True)
+        words = without_thinking("<think>" * prompt.opens_thinking + text)
+        return Completion(
+            text=words,
+            prompt_tokens=len(prompt.ids),
+            completion_tokens=len(ids),
+            fault=None if words else "empty" if ids[-1] in self._ends else "cut off",
+        )
+
+
+class Prompt(NamedTuple):
+    """A conversation as token ids, and whether it ends within the model's thinking, as some templates do."""
+
+    ids: list[int]
+    opens_thinking: bool = False
+
+
+class PromptEncoder:
+    """Conversations -> token ids, by the tokenizer's chat template where it has one."""
+
+    def __init__(self, tokenizer: Any, name: str) -> None:
+        """Takes a tokenizer and the name of its model, for messages."""
+        self._tokenizer = tokenizer
+        self._name = name
+        self._frames: dict[tuple[str, ...], list[str] | None] = {}
+
+    def encode(self, messages: tuple[Message, ...]) -> Prompt:
+        """Ids of a conversation, ready for the answer. No words of a message can end its turn.
+
+        Raises:
+            TeacherError: the chat template takes no such conversation.
+        """
+        roles = [message["role"] for message in messages]
+        contents = [message["content"].strip() for message in messages]
+        if not self._tokenizer.chat_template:
+            opening = self._tokenizer("a")["input_ids"][:1]
+            bos = [token for token in opening if token == self._tokenizer.bos_token_id]
+            return Prompt(bos + self._ids("\n\n".join(contents) + "\nAnswer:", as_data=True))
+        frame = self._frame(tuple(roles))
+        if frame is None and roles[:2] == ["system", "user"]:  # some templates have no place for a system's turn
+            roles, contents = roles[1:], ["\n\n".join(contents[:2]), *contents[2:]]
+            frame = self._frame(tuple(roles))
+        if frame is None:
+            raise TeacherError(
+                f"explain.model: the chat template of {self._name} takes no conversation of the roles "
+                f"{', '.join(roles)}, expected one for system, user and assistant; take another model"
+            )
+        ids = self._ids(frame[0])
+        for content, after in zip(contents, frame[1:], strict=True):
+            ids += self._ids(content, as_data=True) + self._ids(after)
+        return Prompt(ids, opens_thinking=frame[-1].rfind("<think>") > frame[-1].rfind("</think>"))
+
+    def _frame(self, roles: tuple[str, ...]) -> list[str] | None:
+        """What the template writes before, between and after the contents; None where it refuses or loses some."""
+        if roles not in self._frames:
+            from jinja2 import TemplateError  # transformers renders with it
+
+            turns = [{"role": role, "content": _MARK.format(number)} for number, role in enumerate(roles)]
+            try:
+                rendered = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+            except TemplateError:
+                rendered = ""
+            parts = re.split(_MARK.format(r"(\d+)"), rendered)
+            unchanged = parts[1::2] == [str(number) for number in range(len(roles))]
+            self._frames[roles] = parts[::2] if unchanged else None
+        return self._frames[roles]
+
+    def _ids(self, text: str, *, as_data: bool = False) -> list[int]:
+        """Token ids; `as_data` reads the names of special tokens as plain words."""
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False, split_special_tokens=as_data)["input_ids"]
+        return ids
+
+
+class _Draw:
+    """A logits processor that draws each row's token by itself, and leaves the greedy search no other one to take."""
+
+    def __init__(self, requests: list[Request]) -> None:
+        self._temperatures = [request.temperature for request in requests]
+        self._draws = [random.Random(f"{request.seed} {request.messages}") for request in requests]
+
+    def __call__(self, input_ids: Any, scores_BV: Any) -> Any:
+        scores_BV = scores_BV.clone()
+        for b, (temperature, draw) in enumerate(zip(self._temperatures, self._draws, strict=True)):
+            if temperature > 0:
+                cumulated_V = (scores_BV[b].float() / temperature).softmax(-1).double().cumsum(-1)
+                token = int((cumulated_V <= draw.random() * cumulated_V[-1]).sum())
+                scores_BV[b] = float("-inf")
+                scores_BV[b, min(token, len(cumulated_V) - 1)] = 0.0
+        return scores_BV
+
+
+class _Limits:
+    """A stopping criterion that ends each row at its own number of new tokens, and all of them on closing."""
+
+    def __init__(self, width: int, limits: list[int], closing: threading.Event) -> None:
+        self._width = width
+        self._limits = limits
+        self._closing = closing
+
+    def __call__(self, input_ids: Any, scores: Any, **options: Any) -> Any:
+        num_new = input_ids.shape[1] - self._width
+        return input_ids.new_tensor([self._closing.is_set() or num_new >= limit for limit in self._limits]).bool()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,152 @@
+"""Ray Data spreads the rows over local teachers, one actor a GPU; each works as a crew in one process does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+import ray.data
+from ray.exceptions import RayError
+
+from clsgen_dist.config.folder import RunFolder
+from clsgen_dist.config.run import RunConfig
+from clsgen_dist.errors import ClsGenError, TeacherError
+from clsgen_dist.explain.crew import Crew, Done, Job, LocalCrew
+from clsgen_dist.explain.memory import Outcome, TeacherMemory
+from clsgen_dist.explain.teacher import Completion
+from clsgen_dist.explain.teachers import make_chat_explainer
+from clsgen_dist.explain.watch import Watch
+from clsgen_dist.orchestrate.ray_train import ray_cluster
+from clsgen_dist.records import Row
+
+_JOBS_A_GROUP = 256
+_JOB_SCHEMA = pa.schema([("split", pa.string()), ("number", pa.int64()), ("rescue", pa.bool_()), ("row", pa.string())])
+
+
+@contextmanager
+def hire_on_ray(config: RunConfig, folder: RunFolder, memory: TeacherMemory, watch: Watch) -> Iterator[Crew]:
+    """A crew of `explain.num_workers` actors on the configuration's cluster; see `explain.stage.Hire`.
+
+    Raises:
+        ConfigError: the cluster cannot be reached, or has fewer slots.
+    """
+    num_workers = config.explain.num_workers
+    assert num_workers is not None, "this road is taken where workers are asked for"
+    with ray_cluster(config, num_workers, "explain.num_workers"):
+        yield RayCrew(config, folder, memory)
+
+
+class RayCrew:
+    """Explains jobs on a Ray cluster; answers come home with the outcomes, into the memory of the run."""
+
+    def __init__(self, config: RunConfig, folder: RunFolder, memory: TeacherMemory) -> None:
+        self._config = config
+        self._folder = folder
+        self._memory = memory
+
+    def work(self, jobs: Iterator[Job], done: Done) -> None:
+        """See `Crew.work`. A batch of rows is lost where its actor dies more often than Ray starts it again."""
+        explain = self._config.explain
+        place = self._folder.path / ".jobs.parquet"  # every node sees the run folder
+        num_jobs = _write_jobs(place, jobs)
+        if num_jobs == 0:
+            place.unlink()
+            return
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        use_gpu = bool(ray.cluster_resources().get("GPU", 0))
+        try:
+            blocks = max(explain.num_workers or 1, -(-num_jobs // _JOBS_A_GROUP))
+            told = ray.data.read_parquet(str(place), override_num_blocks=blocks).map_batches(
+                _Worker,
+                fn_constructor_args=(self._config.model_dump(mode="json"),),
+                batch_size=2 * explain.batch_size,
+                compute=ray.data.ActorPoolStrategy(size=explain.num_workers),
+                num_cpus=self._config.ray.cpus_per_worker,
+                num_gpus=1 if use_gpu else 0,
+            )
+            for record in told.iter_rows():
+                for key, answer in json.loads(record["answers"]).items():
+                    self._memory.remember(key, Completion(**answer))
+                outcome = json.loads(record["outcome"])
+                done(record["split"], Outcome(**outcome | {"refused": tuple(outcome["refused"])}))
+        except RayError as error:
+            raise _own(error) from None
+        finally:
+            place.unlink(missing_ok=True)
+
+
+class _Worker:
+    """One actor: a local teacher that explains batches of jobs."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        from clsgen_dist.explain.local import LocalChat  # loads torch, on the actor only
+
+        config = RunConfig.model_validate(values)
+        self._answers = _Collected()
+        self._crew = LocalCrew(make_chat_explainer(config, LocalChat(config.explain), self._answers))
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
+        jobs = [
+            Job(str(split), int(number), Row(**json.loads(row)), bool(rescue))
+            for split, number, rescue, row in zip(*(batch[name] for name in _JOB_SCHEMA.names), strict=True)
+        ]
+        told: list[tuple[str, Outcome]] = []
+        self._crew.work(iter(jobs), lambda split, outcome: told.append((split, outcome)))
+        answers = [json.dumps(self._answers.take())] + ["{}"] * (len(told) - 1)
+        return {
+            "split": [split for split, _ in told],
+            "outcome": [json.dumps(asdict(outcome)) for _, outcome in told],
+            "answers": answers,
+        }
+
+
+class _Collected:
+    """Keeps the answers of an actor until they are sent home, and knows them as long as it lives."""
+
+    def __init__(self) -> None:
+        self._fresh: dict[str, Completion] = {}
+
+    def recall(self, key: str) -> Completion | None:
+        return self._fresh.get(key)
+
+    def remember(self, key: str, completion: Completion) -> None:
+        self._fresh[key] = completion
+
+    def take(self) -> dict[str, dict[str, Any]]:
+        fresh, self._fresh = self._fresh, {}
+        return {key: asdict(answer) for key, answer in fresh.items()}
+
+
+def _write_jobs(place: Path, jobs: Iterator[Job]) -> int:
+    """Writes jobs where all nodes read them, in small groups, which become Ray's tasks; returns how many."""
+    num_jobs, waiting = 0, []
+    with pq.ParquetWriter(place, _JOB_SCHEMA) as writer:
+        for job in jobs:
+            row = json.dumps(asdict(job.row), ensure_ascii=False)
+            waiting.append({"split": job.split, "number": job.number, "rescue": job.rescue, "row": row})
+            num_jobs += 1
+            if len(waiting) == _JOBS_A_GROUP:
+                writer.write_table(pa.Table.from_pylist(waiting, schema=_JOB_SCHEMA))
+                waiting = []
+        writer.write_table(pa.Table.from_pylist(waiting, schema=_JOB_SCHEMA))
+    return num_jobs
+
+
+def _own(error: BaseException) -> ClsGenError:
+    """The error of ours that an actor met, or what Ray says of its end."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ClsGenError):
+            return cause
+        cause = getattr(cause, "cause", None) or cause.__cause__
+    return TeacherError(
+        f"the Ray workers stopped ({type(error).__name__}); nothing is lost, and the same command goes on"
+    )

@@ -1,0 +1,165 @@
+"""Rows from where people keep them to the run folder: read, checked, split, written, with the hashes of their sources.
+
+All faults of rows are found before anything is written. Needs no torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clsgen_dist.calibrate.scaling import MIN_LABELLED_ROWS
+from clsgen_dist.config.folder import RunFolder
+from clsgen_dist.config.run import RunConfig
+from clsgen_dist.data.rows import read_rows
+from clsgen_dist.data.splits import Survey, assign, check_splits, survey
+from clsgen_dist.data.store import write_rows
+from clsgen_dist.data.synthetic import vignettes
+from clsgen_dist.errors import CheckpointError, ConfigError, DataError
+from clsgen_dist.integrity import sha256_of, write_json
+from clsgen_dist.records import SPLITS, UNLABELLED, Row
+
+
+def survey_splits(config: RunConfig) -> dict[str, tuple[Survey, np.ndarray]]:
+    """Reads all rows once and decides which ones each split keeps.
+
+    Returns:
+        By split: a survey of the kept rows, and their numbers in the split's source, ascending.
+
+    Raises:
+        DataError: see `read_rows` and `check_splits`.
+    """
+    sources = {split: survey(name, _source_rows(config, split)) for split, name in _sources(config).items()}
+    chosen = {split: np.arange(len(rows)) for split, rows in sources.items()}
+    missing = [split for split in SPLITS if split not in sources]
+    if missing:
+        shares = config.data.split_fractions.model_dump()
+        dealt = assign(sources["train"], {split: shares[split] for split in missing}, seed=config.run.seed)
+        for split in ("train", *missing):
+            sources[split] = sources["train"]
+            chosen[split] = np.flatnonzero(dealt == SPLITS.index(split))
+    kept = {}
+    for number, split in enumerate(SPLITS):
+        most = config.data.max_train_rows if split == "train" else config.data.max_eval_rows
+        if most is not None and len(chosen[split]) > most:
+            draw = np.random.default_rng([config.run.seed, number]).permutation(len(chosen[split]))[:most]
+            chosen[split] = np.sort(chosen[split][draw])
+        kept[split] = (sources[split].take(chosen[split]), chosen[split])
+    # Any other teacher writes them later.
+    needs_explanations = config.explain.teacher == "column" and config.objective.w_gen + config.objective.kl_weight > 0
+    check_splits({s: rows for s, (rows, _) in kept.items()}, config.task.labels, needs_explanations=needs_explanations)
+    _check_calibration_rows(config, kept["calibration"][0])
+    return kept
+
+
+def _check_calibration_rows(config: RunConfig, rows: Survey) -> None:
+    """Refuses, before anything is trained, what the calibrator would refuse after it."""
+    num_labelled = int((rows.labels != UNLABELLED).sum())
+    if config.calibrate.method != "none" and num_labelled < MIN_LABELLED_ROWS:
+        raise DataError(
+            f"{rows.source} (calibration): {num_labelled} labelled rows, a calibrator needs {MIN_LABELLED_ROWS}; "
+            "give more rows, or set calibrate.method to none"
+        )
+
+
+def _sources(config: RunConfig) -> dict[str, str]:
+    """Splits that have rows of their own, and the name of each source."""
+    if config.data.vignettes is not None:
+        return {split: f"vignettes ({split})" for split in SPLITS}
+    named = {split: getattr(config.data, split) for split in SPLITS}
+    return {split: name for split, name in named.items() if name is not None}
+
+
+def _source_rows(config: RunConfig, split: str) -> Iterator[tuple[str, Row]]:
+    if config.data.vignettes is None:
+        return read_rows(getattr(config.data, split), config.data, config.task.labels)
+    num_rows = getattr(config.data.vignettes, f"num_{split}")
+    rows = vignettes(num_rows, seed=config.run.seed, split=split)
+    return ((f"vignettes:{number}", row) for number, row in enumerate(rows, 1))
+
+
+def write_sources(config: RunConfig, splits: dict[str, tuple[Survey, np.ndarray]], folder: RunFolder) -> None:
+    """Writes the labelled rows of every split, and what they are.
+
+    Raises:
+        DataError: the rows changed since they were surveyed.
+    """
+    facts: dict[str, Any] = {"settings": _row_settings(config), "labels": config.task.labels, "splits": {}}
+    for split, (kept, numbers) in splits.items():
+        source = split if split in _sources(config) else "train"
+        rows = _numbered(_source_rows(config, source), numbers)
+        num_rows = write_rows(folder.labelled(split), rows)
+        if num_rows != len(kept):
+            raise DataError(f"{kept.source}: rows changed while they were read; start again when the file is at rest")
+        facts["splits"][split] = {
+            "source": kept.source,
+            "source_sha256": source_hash(kept.source),
+            "num_rows": num_rows,
+            "labels": {name: int((kept.labels == k).sum()) for k, name in enumerate(config.task.labels)},
+            "num_explained": int(kept.explained.sum()),
+            "num_unlabelled": int((kept.labels == UNLABELLED).sum()),
+            "sha256": sha256_of(folder.labelled(split)),
+        }
+    write_json(folder.labelled_manifest, facts)
+
+
+def read_sources(config: RunConfig, folder: RunFolder) -> dict[str, Any]:
+    """What `write_sources` wrote of a run folder, checked against the configuration and the files of rows.
+
+    Raises:
+        ConfigError: the folder's rows were read with other settings.
+        DataError: a file of rows changed since.
+        CheckpointError: the run folder's own rows were altered.
+    """
+    facts: dict[str, Any] = json.loads(folder.labelled_manifest.read_text(encoding="utf-8"))
+    before, now = facts["settings"], _row_settings(config)
+    changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    if changed:
+        raise ConfigError(
+            f"{folder.path} holds rows that were read with other settings (differs in {', '.join(changed[:6])}); "
+            "choose another run.name, or go back to them"
+        )
+    check_unchanged(facts["splits"], folder)
+    return facts
+
+
+def check_unchanged(splits: Mapping[str, Any], folder: RunFolder) -> None:
+    """Compares the files of rows, and the run folder's copies, with what is written of them.
+
+    Raises:
+        DataError, CheckpointError: as `read_sources`.
+    """
+    for split, facts in splits.items():
+        if source_hash(facts["source"]) not in (facts["source_sha256"], None):
+            raise DataError(f"{facts['source']}: changed since run {folder.path} began; choose another run.name")
+        if sha256_of(folder.labelled(split)) != facts["sha256"]:
+            raise CheckpointError(f"{folder.labelled(split)}: altered since the run began (sha256 differs)")
+
+
+def _row_settings(config: RunConfig) -> dict[str, Any]:
+    """The settings that decide which rows a run has."""
+    data = config.data.model_dump(mode="json", exclude={"max_prompt_tokens", "max_explanation_tokens"})
+    return {
+        "run.seed": config.run.seed,
+        "task.labels": config.task.labels,
+        **{f"data.{name}": value for name, value in data.items()},
+    }
+
+
+def _numbered(rows: Iterator[tuple[str, Row]], numbers: np.ndarray) -> Iterator[Row]:
+    """The rows of the given ascending numbers."""
+    wanted = iter(numbers.tolist())
+    following = next(wanted, None)
+    for number, (_, row) in enumerate(rows):
+        if number == following:
+            yield row
+            following = next(wanted, None)
+
+
+def source_hash(source: str) -> str | None:
+    """sha256 of a source that is a file here; None for any other."""
+    return sha256_of(Path(source)) if Path(source).is_file() else None
