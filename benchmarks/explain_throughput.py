@@ -1,6 +1,6 @@
 """How much of an endpoint's throughput the teacher's client uses: 64 requests in flight, each answered in 200 ms.
 
-    python benchmarks/explain_throughput.py [--rounds 5] [--requests 2000]
+    python benchmarks/explain_throughput.py [--rounds 5] [--requests 6000]
 
 Rounds of two clients take turns against one server in a process of its own: `EndpointChat`, and a bare one that
 writes ready bytes into sockets and reads no answer, which is what this machine can do at best. The share is of
@@ -100,7 +100,7 @@ async def run_bare(base_url: str, num_requests: int) -> Round:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--requests", type=int, default=2000, help="of each client in each round")
+    parser.add_argument("--requests", type=int, default=6000, help="of each client in each round")
     options = parser.parse_args()
     clients = {"EndpointChat": run_chat, "bare": run_bare}
     rounds: dict[str, list[Round]] = {name: [] for name in clients}

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from pathlib import Path
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import ray
 import ray.data
 from ray.exceptions import RayError
@@ -26,7 +26,8 @@ from clsgen_dist.explain.watch import Watch
 from clsgen_dist.orchestrate.ray_train import ray_cluster
 from clsgen_dist.records import Row
 
-_JOBS_A_GROUP = 256
+#: Rows that are sent out together; the models are loaded once for each such part.
+_JOBS_A_PART = 50_000
 _JOB_SCHEMA = pa.schema([("split", pa.string()), ("number", pa.int64()), ("rescue", pa.bool_()), ("row", pa.string())])
 
 
@@ -40,34 +41,35 @@ def hire_on_ray(config: RunConfig, folder: RunFolder, memory: TeacherMemory, wat
     num_workers = config.explain.num_workers
     assert num_workers is not None, "this road is taken where workers are asked for"
     with ray_cluster(config, num_workers, "explain.num_workers"):
-        yield RayCrew(config, folder, memory)
+        yield RayCrew(config, memory)
 
 
 class RayCrew:
     """Explains jobs on a Ray cluster; answers come home with the outcomes, into the memory of the run."""
 
-    def __init__(self, config: RunConfig, folder: RunFolder, memory: TeacherMemory) -> None:
+    def __init__(self, config: RunConfig, memory: TeacherMemory) -> None:
         self._config = config
-        self._folder = folder
         self._memory = memory
 
     def work(self, jobs: Iterator[Job], done: Done) -> None:
-        """See `Crew.work`. A batch of rows is lost where its actor dies more often than Ray starts it again."""
+        """See `Crew.work`. Rows go out in parts, so that this process never holds them all."""
+        while part := list(islice(jobs, _JOBS_A_PART)):
+            self._work_part(part, done)
+
+    def _work_part(self, jobs: list[Job], done: Done) -> None:
         explain = self._config.explain
-        place = self._folder.path / ".jobs.parquet"  # every node sees the run folder
-        num_jobs = _write_jobs(place, jobs)
-        if num_jobs == 0:
-            place.unlink()
-            return
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         use_gpu = bool(ray.cluster_resources().get("GPU", 0))
+        # Blocks lie ready: a task that read them would wait for a CPU, and the actors may hold them all.
+        size = min(2 * explain.batch_size, -(-len(jobs) // (explain.num_workers or 1)))
+        blocks = [_table_of(jobs[start : start + size]) for start in range(0, len(jobs), size)]
         try:
-            blocks = max(explain.num_workers or 1, -(-num_jobs // _JOBS_A_GROUP))
-            told = ray.data.read_parquet(str(place), override_num_blocks=blocks).map_batches(
+            told = ray.data.from_arrow(blocks).map_batches(
                 _Worker,
                 fn_constructor_args=(self._config.model_dump(mode="json"),),
-                batch_size=2 * explain.batch_size,
+                batch_size=None,
                 compute=ray.data.ActorPoolStrategy(size=explain.num_workers),
                 num_cpus=self._config.ray.cpus_per_worker,
                 num_gpus=1 if use_gpu else 0,
@@ -79,8 +81,6 @@ class RayCrew:
                 done(record["split"], Outcome(**outcome | {"refused": tuple(outcome["refused"])}))
         except RayError as error:
             raise _own(error) from None
-        finally:
-            place.unlink(missing_ok=True)
 
 
 class _Worker:
@@ -125,19 +125,17 @@ class _Collected:
         return {key: asdict(answer) for key, answer in fresh.items()}
 
 
-def _write_jobs(place: Path, jobs: Iterator[Job]) -> int:
-    """Writes jobs where all nodes read them, in small groups, which become Ray's tasks; returns how many."""
-    num_jobs, waiting = 0, []
-    with pq.ParquetWriter(place, _JOB_SCHEMA) as writer:
-        for job in jobs:
-            row = json.dumps(asdict(job.row), ensure_ascii=False)
-            waiting.append({"split": job.split, "number": job.number, "rescue": job.rescue, "row": row})
-            num_jobs += 1
-            if len(waiting) == _JOBS_A_GROUP:
-                writer.write_table(pa.Table.from_pylist(waiting, schema=_JOB_SCHEMA))
-                waiting = []
-        writer.write_table(pa.Table.from_pylist(waiting, schema=_JOB_SCHEMA))
-    return num_jobs
+def _table_of(jobs: list[Job]) -> pa.Table:
+    records = [
+        {
+            "split": job.split,
+            "number": job.number,
+            "rescue": job.rescue,
+            "row": json.dumps(asdict(job.row), ensure_ascii=False),
+        }
+        for job in jobs
+    ]
+    return pa.Table.from_pylist(records, schema=_JOB_SCHEMA)
 
 
 def _own(error: BaseException) -> ClsGenError:
