@@ -66,8 +66,9 @@ class TaughtReasons:
 
     async def run(self, number: int, row: Row, *, rescue: bool) -> Outcome:
         """See `Explainer`: asks until a reason passes every check or the attempts are spent."""
-        if row.label is None:
-            return Outcome(number=number, label=UNLABELLED, status=UNLABELLED_ROW)
+        if row.label is None:  # nothing to argue for; what people wrote of it trains the language model all the same
+            status = UNLABELLED_ROW if row.explanation is None else KEPT
+            return Outcome(number=number, label=UNLABELLED, status=status, reason=row.explanation)
         asked = self.explain.checks.agreement
         blind = await self.teacher.answer_blind(row) if asked else None
         agrees = not asked or blind == row.label

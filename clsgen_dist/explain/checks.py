@@ -69,6 +69,10 @@ _TOLD = tuple(
         r"\b(?:the|your|this) (?P<of>prompt) (?:says|states|asks|asked|tells|told|gives|gave|requires|specifies)\b",
     )
 )
+#: The frame of a request, which weak models go on writing.
+_FRAME = re.compile(
+    r"</?(?:text|reason)(?:-\d+)?>|\bpossible labels are\b|\blabel of (?:this|the) (?:text|question|reason)\b"
+)
 _FUNCTION_WORDS = frozenset(
     _TOKEN.findall(
         "a an and are as at be because been both but by can could did do does for from had has have he hence her here "
@@ -156,7 +160,8 @@ class Checker:
             for match in pattern.finditer(folded):
                 if (match.groupdict().get("of") or match[0]) not in folded_text:
                     return "told"
-        if self._repeats_request(reason):
+        frame = _FRAME.search(folded)
+        if self._repeats_request(reason) or (frame is not None and frame[0] not in folded_text):
             return "repeats_request"
         return "label_only" if self._only_names_label(reason) else None
 

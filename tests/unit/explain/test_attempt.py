@@ -116,6 +116,8 @@ def test_a_row_without_label_is_not_asked_about() -> None:
     teacher = Scripted(1, [])
     outcome = run(teacher, row=Row(id="a", text="b"))
     assert (outcome.status, outcome.label, teacher.asked) == (UNLABELLED_ROW, -1, [])
+    outcome = run(teacher, row=Row(id="a", text="b", explanation="Written by hand."))
+    assert (outcome.status, outcome.reason, teacher.asked) == (KEPT, "Written by hand.", [])
 
 
 def written(row: Row, *, drop: bool = False) -> Outcome:
