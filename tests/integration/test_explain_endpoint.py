@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,8 +118,12 @@ def test_killed_at_any_moment_it_ends_the_same(tmp_path: Path) -> None:
 
 def test_ctrl_c_stops_it_with_one_line_and_keeps_what_was_answered(tmp_path: Path) -> None:
     with serving(BRAIN, latency=0.05, key=KEY) as base_url:
-        config = endpoint_config(tmp_path, base_url, 700, **{"explain.requests_in_flight": 4})
-        process = subprocess.Popen(command(tmp_path), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+        config = endpoint_config(tmp_path, base_url, 300, **{"explain.requests_in_flight": 4})
+        # A shell starts what runs in the background deaf to Ctrl-C, and children inherit that.
+        hearing = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        process = subprocess.Popen(
+            command(tmp_path), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, preexec_fn=hearing
+        )
         while process.poll() is None and stats(base_url)["requests"] < 40:
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
