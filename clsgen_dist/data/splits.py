@@ -98,15 +98,15 @@ def assign(rows: Survey, fractions: Mapping[str, float], *, seed: int) -> np.nda
     """
     names = [name for name in SPLITS if name == "train" or name in fractions]
     shares = np.array([1.0 - sum(fractions.values()) if n == "train" else fractions[n] for n in names])
-    units = _units(rows)
+    by_unit, starts, sizes = _units(rows)
     kinds, label_index = np.unique(rows.labels, return_inverse=True)
     totals = np.bincount(label_index, minlength=len(kinds)).astype(float)
     lacking = shares[:, None] * totals[None, :]  # rows that each split still wants, by label
-    order = np.random.default_rng(seed).permutation(len(units))
-    order = order[np.argsort([-len(units[i]) for i in order], kind="stable")]
+    order = np.random.default_rng(seed).permutation(len(starts))
+    order = order[np.argsort(-sizes[order], kind="stable")]
     chosen = np.empty(len(rows), dtype=np.int8)
     for unit in order:
-        members = units[unit]
+        members = by_unit[starts[unit] : starts[unit] + sizes[unit]]
         counts = np.bincount(label_index[members], minlength=len(kinds))
         best = int(np.argmax((lacking / (shares[:, None] * totals)) @ counts))
         lacking[best] -= counts
@@ -114,8 +114,13 @@ def assign(rows: Survey, fractions: Mapping[str, float], *, seed: int) -> np.nda
     return chosen
 
 
-def _units(rows: Survey) -> list[np.ndarray]:
-    """Rows that must stay together, as arrays of indices: linked by a group or by the same text."""
+def _units(rows: Survey) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows that must stay together: linked by a group or by the same text.
+
+    Returns:
+        Indices of the N rows, those of one unit side by side; where each unit starts among them, and its size. Plain
+        arrays: an object for each of a million units would cost more than all else that is known of the rows.
+    """
     parent = np.arange(len(rows))
 
     def root(index: int) -> int:
@@ -129,9 +134,10 @@ def _units(rows: Survey) -> list[np.ndarray]:
         for first, second in pairwise(order):
             if keys[first] == keys[second] and keys[first] != 0:
                 parent[root(int(second))] = root(int(first))
-    roots = np.array([root(index) for index in range(len(rows))])
-    order = np.argsort(roots, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(roots[order])) + 1)
+    roots = np.fromiter((root(index) for index in range(len(rows))), dtype=np.int64, count=len(rows))
+    by_unit = np.argsort(roots, kind="stable")
+    starts = np.flatnonzero(np.diff(roots[by_unit], prepend=-1))
+    return by_unit, starts, np.diff(starts, append=len(rows))
 
 
 def check_splits(splits: Mapping[str, Survey], labels: Sequence[str], *, needs_explanations: bool) -> None:
