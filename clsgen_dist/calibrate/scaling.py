@@ -1,9 +1,9 @@
-"""Temperature: one number that makes head logits as sure as they deserve to be.
+"""Calibrators: maps from logits to probabilities that mean what they say.
 
 Shape legend: N rows, K labels.
 
-A calibrator is fitted on rows that neither trained the model nor chose its step, and is applied to logits. It never
-changes which label is the largest, and for two labels it leaves the AUROC as it is: it mends sharpness, not ranking.
+A calibrator is fitted on rows that neither trained the model nor chose its step, and is applied to logits: those of a
+head, or the logarithms of probabilities that were said in words. What the maps are is in `families.py`.
 """
 
 from __future__ import annotations
@@ -15,94 +15,150 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize_scalar
-from scipy.special import logsumexp
 
+from clsgen_dist.calibrate import families
+from clsgen_dist.calibrate.families import METHODS
+from clsgen_dist.calibrate.log_odds import fit_beta, fit_isotonic, fit_platt
+from clsgen_dist.calibrate.simplex import softmax
+from clsgen_dist.calibrate.temperature import fit_temperature
+from clsgen_dist.calibrate.vector import fit_vector
 from clsgen_dist.errors import BundleError, ConfigError, DataError, NumericsError
 from clsgen_dist.records import UNLABELLED
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-#: The maps from logits to probabilities that a calibrator may be.
-METHODS = ("temperature", "none")
-
-#: Labelled rows below which a temperature is noise: at 25 it already costs a good model about 0.04 nats.
+#: Labelled rows below which a calibrator is noise: at 25 a temperature already costs a good model about 0.04 nats.
 MIN_LABELLED_ROWS = 20
+
+#: Labelled rows from which the flexible maps, beta and isotonic, are worth trying.
+MIN_FLEXIBLE_ROWS = 1000
+
+#: Methods that need `MIN_FLEXIBLE_ROWS`.
+FLEXIBLE_METHODS = ("beta", "isotonic")
 
 
 @dataclass(frozen=True)
 class Calibrator:
-    """The map from head logits to calibrated probabilities.
+    """A map from logits to calibrated probabilities.
 
     Attributes:
-        method: "temperature" or "none".
-        temperature: what logits are divided by; above 1 makes probabilities less extreme. 1 where method is "none".
+        method: one of `METHODS`.
+        parameters: numbers of the map by name, as `families.py` lists them.
         num_rows: labelled rows that it was fitted on; 0 where nothing was fitted.
+        log_prior_shift: what is added to the log probability of each label before rows are normalised again, nats:
+            the logarithm of its share where the model is used, over its share among the calibration rows. None
+            where the two are taken to be the same.
     """
 
     method: str
-    temperature: float
+    parameters: Mapping[str, tuple[float, ...]]
     num_rows: int
+    log_prior_shift: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        fault = families.fault(self.method, self.parameters)
+        assert fault is None, fault
+
+    @property
+    def temperature(self) -> float | None:
+        """What logits are divided by; 1 for the method none, None for maps that are more than a temperature."""
+        if self.method == "temperature":
+            return self.parameters["temperature"][0]
+        return 1.0 if self.method == "none" else None
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers that were fitted: 0, 1, 2, twice the labels (vector), 3 (beta) or the steps (isotonic)."""
+        return families.num_parameters(self.method, self.parameters)
+
+    @property
+    def num_labels(self) -> int | None:
+        """Labels that it can be applied to; None where any number will do."""
+        own = families.num_labels(self.method, self.parameters)
+        return own if self.log_prior_shift is None else len(self.log_prior_shift)
 
     def apply(self, logits_NK: npt.ArrayLike) -> FloatArray:
         """Probabilities of K labels.
 
         Args:
-            logits_NK: head logits, any real dtype, nats.
+            logits_NK: logits of each label, any real dtype, nats.
 
         Returns:
-            softmax(logits / temperature), float64; each row sums to 1 within 1e-12.
+            Probabilities, float64; each row sums to 1 within 1e-12.
 
         Raises:
             NumericsError: a logit is not finite.
+            ConfigError: the calibrator was fitted on another number of labels.
         """
         logits_NK = np.asarray(logits_NK, dtype=np.float64)
         assert logits_NK.ndim == 2, f"logits must be rows by labels, found shape {logits_NK.shape}"
-        if not np.isfinite(logits_NK).all():
-            bad = int((~np.isfinite(logits_NK).all(axis=1)).sum())
+        if self.num_labels not in (None, logits_NK.shape[1]):
+            raise ConfigError(
+                f"calibrator ({self.method}): it is for {self.num_labels} labels, found logits of "
+                f"{logits_NK.shape[1]}; fit it again on rows of this task"
+            )
+        bad = _num_not_finite(logits_NK)
+        if bad:
             raise NumericsError(
                 f"{bad} of {len(logits_NK)} rows have a logit that is NaN or infinite; see the training log"
             )
-        with np.errstate(over="ignore"):  # a quotient of minus infinity is a probability of 0, as it should be
-            weights_NK = np.exp(_shift(logits_NK) / self.temperature)
-        probabilities_NK: FloatArray = weights_NK / weights_NK.sum(axis=1, keepdims=True)
-        return probabilities_NK
+        scores_NK = families.scores(self.method, self.parameters, logits_NK)
+        return softmax(scores_NK if self.log_prior_shift is None else scores_NK + np.array(self.log_prior_shift))
 
     def to_json(self) -> dict[str, Any]:
         """What a bundle keeps of the calibrator."""
-        return {"method": self.method, "temperature": self.temperature, "num_rows": self.num_rows}
+        return {
+            "method": self.method,
+            "parameters": {name: list(values) for name, values in self.parameters.items()},
+            "num_rows": self.num_rows,
+            "log_prior_shift": None if self.log_prior_shift is None else list(self.log_prior_shift),
+        }
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Calibrator:
         """Read what `to_json` wrote.
 
         Raises:
-            BundleError: a key is missing or unknown, a type is wrong, or the temperature is not a positive number.
+            BundleError: a key is missing or unknown, a type is wrong, or the numbers are no map of that method.
         """
-        where = "calibrator of the bundle"
-        if not isinstance(content, Mapping) or set(content) != {"method", "temperature", "num_rows"}:
+        where, keys = "calibrator of the bundle", ("method", "parameters", "num_rows", "log_prior_shift")
+        if not isinstance(content, Mapping) or set(content) != set(keys):
             found = sorted(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
-            raise BundleError(
-                f"{where}: found {found}, expected the keys method, temperature, num_rows; write it again"
-            )
-        method, temperature, num_rows = content["method"], content["temperature"], content["num_rows"]
-        if method not in METHODS:
-            raise BundleError(f"{where}: method is {method!r}, expected one of {', '.join(METHODS)}")
-        # bool is an int in Python, but true is no temperature.
-        if isinstance(temperature, bool) or not isinstance(temperature, int | float):
-            raise BundleError(f"{where}: temperature is {temperature!r}, expected a number")
-        if not math.isfinite(temperature) or temperature <= 0:
-            raise BundleError(f"{where}: temperature is {temperature!r}, expected a finite number above 0")
-        if method == "none" and temperature != 1:
-            raise BundleError(f"{where}: temperature is {temperature!r}, expected 1 where the method is none")
+            raise BundleError(f"{where}: found {found}, expected the keys {', '.join(keys)}; calibrate again")
+        given, num_rows, shift = content["parameters"], content["num_rows"], content["log_prior_shift"]
+        if not isinstance(given, Mapping) or not all(_is_numbers(values) for values in given.values()):
+            raise BundleError(f"{where}: parameters are not lists of finite numbers by name; calibrate again")
+        parameters = {name: tuple(map(float, values)) for name, values in given.items()}
+        fault = families.fault(content["method"], parameters)
+        if fault is not None:
+            raise BundleError(f"{where}: {fault}; calibrate again")
+        # bool is an int in Python, but true is no count.
         if isinstance(num_rows, bool) or not isinstance(num_rows, int) or num_rows < 0:
             raise BundleError(f"{where}: num_rows is {num_rows!r}, expected a count")
-        return cls(method=method, temperature=float(temperature), num_rows=num_rows)
+        own = families.num_labels(content["method"], parameters)
+        if shift is not None and (not _is_numbers(shift) or len(shift) < 2 or own not in (None, len(shift))):
+            raise BundleError(
+                f"{where}: log_prior_shift is {shift!r}, expected null or one finite number for each label"
+            )
+        shift = None if shift is None else tuple(map(float, shift))
+        return cls(method=content["method"], parameters=parameters, num_rows=num_rows, log_prior_shift=shift)
 
 
 #: Plain softmax.
-IDENTITY = Calibrator(method="none", temperature=1.0, num_rows=0)
+IDENTITY = Calibrator(method="none", parameters={}, num_rows=0)
+
+
+def candidate_methods(num_labels: int, num_rows: int) -> tuple[str, ...]:
+    """The methods that are worth trying, those with the fewest parameters first.
+
+    Args:
+        num_labels: labels of the task.
+        num_rows: labelled calibration rows.
+    """
+    if num_labels > 2:
+        return ("none", "temperature", "vector")
+    return ("none", "temperature", "platt", *(FLEXIBLE_METHODS if num_rows >= MIN_FLEXIBLE_ROWS else ()))
 
 
 def fit_calibrator(
@@ -110,83 +166,51 @@ def fit_calibrator(
 ) -> tuple[Calibrator, list[str]]:
     """Fit a calibrator on rows that the model has not learned from.
 
-    The mean negative log-likelihood is convex in beta = 1 / temperature, so its slope at the two bounds says whether
-    the optimum lies between them, and the search over log beta cannot stop at a wrong minimum.
-
     Args:
-        logits_NK: head logits, any real dtype, nats.
+        logits_NK: logits of each label, any real dtype, nats.
         labels_N: number of the label, 0 to K - 1; -1 for rows without one, which are ignored.
-        method: "temperature" or "none"; "none" needs no labels.
-        max_temperature: bound of the temperature, above 1; the lower bound is its inverse.
+        method: one of `METHODS`; "none" needs no labels. Platt, beta and isotonic are for two labels, vector is for
+            more.
+        max_temperature: bound of the temperature, above 1; the lower bound is its inverse. Slopes and scales of the
+            other maps are bounded by the same two numbers where nothing else bounds them.
 
     Returns:
-        The calibrator, and warnings in plain English: empty unless a bound was met or the logits say nothing.
+        The calibrator, and warnings in plain English: empty unless a bound was met, the logits say nothing or too
+        much, or the rows are few for the method.
 
     Raises:
-        ConfigError: an unknown method or a bound that is not above 1.
-        DataError: NaN or infinite logits, a label out of range, fewer than 20 labelled rows, or one label only.
+        ConfigError: an unknown method, one that does not suit K labels, or a bound that is not above 1.
+        DataError: NaN, infinite or (for Platt, beta and vector) enormous logits, a label out of range, fewer than 20
+            labelled rows, or one label only.
 
-    Source: Guo et al. 2017 (arXiv 1706.04599), section 4.2; arXiv 2410.06707 for verbalized probabilities.
+    Source: Guo et al. 2017 (arXiv 1706.04599), section 4.2, for temperature and vector; Platt 1999; Kull et al. 2017
+        for beta; Zadrozny and Elkan 2002 for isotonic; arXiv 2410.06707 for probabilities that were said in words.
     """
     if method not in METHODS:
         raise ConfigError(f"calibrate.method: found {method!r}, expected one of {', '.join(METHODS)}")
     if not math.isfinite(max_temperature) or max_temperature <= 1:
         raise ConfigError(f"calibrate.max_temperature: found {max_temperature!r}, expected a finite number above 1")
     every_logit_NK, every_label_N = _checked(logits_NK, labels_N)
+    _check_suits(method, every_logit_NK.shape[1])
     if method == "none":
         return IDENTITY, []
     known_N = every_label_N != UNLABELLED
-    own_label_N = every_label_N[known_N]
-    _check_enough(own_label_N)
-    temperature, warnings = _best_temperature(_shift(every_logit_NK[known_N]), own_label_N, max_temperature)
-    return Calibrator(method="temperature", temperature=temperature, num_rows=len(own_label_N)), warnings
-
-
-def _best_temperature(logits_NK: FloatArray, labels_N: IntArray, max_temperature: float) -> tuple[float, list[str]]:
-    num_rows = len(labels_N)
-    if not logits_NK.any():
-        return 1.0, [
-            f"all logits of each of the {num_rows} calibration rows are equal: no temperature changes anything"
-        ]
-    if _slope(1 / max_temperature, logits_NK, labels_N) >= 0:
-        return float(max_temperature), [
-            f"the temperature stopped at its upper bound, {max_temperature:g}: on the {num_rows} calibration rows the "
-            "logits carry no information about the label, or point away from it (are the labels in the right order?)"
-        ]
-    if _slope(max_temperature, logits_NK, labels_N) <= 0:
-        return 1 / max_temperature, [
-            f"the temperature stopped at its lower bound, {1 / max_temperature:g}: the model separates the {num_rows} "
-            "calibration rows without an error, so they cannot say how sure it should be; use more rows, and check "
-            "that none of them was trained on"
-        ]
-    found = minimize_scalar(
-        lambda log_beta: _mean_nll(math.exp(log_beta), logits_NK, labels_N),
-        bounds=(-math.log(max_temperature), math.log(max_temperature)),
-        method="bounded",
-        options={"xatol": 1e-9},
-    )
-    return math.exp(-float(found.x)), []
-
-
-def _mean_nll(beta: float, logits_NK: FloatArray, labels_N: IntArray) -> float:
-    """Mean negative log-likelihood at temperature 1 / beta, nats a row."""
-    scaled_NK = beta * logits_NK
-    return float(np.mean(logsumexp(scaled_NK, axis=1) - scaled_NK[np.arange(len(labels_N)), labels_N]))
-
-
-def _slope(beta: float, logits_NK: FloatArray, labels_N: IntArray) -> float:
-    """Derivative of the mean negative log-likelihood by beta: expected logit less the label's logit."""
-    weights_NK = np.exp(beta * logits_NK)
-    expected_N = (weights_NK * logits_NK).sum(axis=1) / weights_NK.sum(axis=1)
-    return float(np.mean(expected_N - logits_NK[np.arange(len(labels_N)), labels_N]))
-
-
-def _shift(logits_NK: FloatArray) -> FloatArray:
-    """Logits less the largest of their row: the same softmax, and no exponential can overflow."""
-    # Differences of huge logits may be infinite; the smallest float stands in for them and its exponential is 0.
-    with np.errstate(over="ignore"):
-        shifted_NK: FloatArray = logits_NK - logits_NK.max(axis=1, keepdims=True)
-    return np.maximum(shifted_NK, -1e300, dtype=np.float64)
+    known_logit_NK, known_label_N = every_logit_NK[known_N], every_label_N[known_N]
+    _check_enough(known_label_N)
+    fit = {
+        "temperature": fit_temperature,
+        "platt": fit_platt,
+        "vector": fit_vector,
+        "beta": fit_beta,
+        "isotonic": fit_isotonic,
+    }[method]
+    parameters, warnings = fit(known_logit_NK, known_label_N, max_temperature)
+    num_rows = len(known_label_N)
+    if method in FLEXIBLE_METHODS and num_rows < MIN_FLEXIBLE_ROWS:
+        warnings.append(
+            f"{method} on {num_rows} rows follows their noise: it needs about {MIN_FLEXIBLE_ROWS}; use platt"
+        )
+    return Calibrator(method=method, parameters=parameters, num_rows=num_rows), warnings
 
 
 def _checked(logits_NK: npt.ArrayLike, labels_N: npt.ArrayLike) -> tuple[FloatArray, IntArray]:
@@ -195,7 +219,7 @@ def _checked(logits_NK: npt.ArrayLike, labels_N: npt.ArrayLike) -> tuple[FloatAr
         raise DataError(f"calibration logits: found shape {logits_NK.shape}, expected rows by two or more labels")
     if given_N.shape != logits_NK.shape[:1]:
         raise DataError(f"calibration: found {given_N.shape} labels for {len(logits_NK)} rows, expected one a row")
-    bad = int((~np.isfinite(logits_NK).all(axis=1)).sum())
+    bad = _num_not_finite(logits_NK)
     if bad:
         raise DataError(f"calibration: {bad} of {len(logits_NK)} rows have a logit that is NaN or infinite")
     if given_N.size and given_N.dtype.kind not in "iu":
@@ -210,14 +234,33 @@ def _checked(logits_NK: npt.ArrayLike, labels_N: npt.ArrayLike) -> tuple[FloatAr
     return logits_NK, labels_N
 
 
+def _num_not_finite(logits_NK: FloatArray) -> int:
+    return int((~np.isfinite(logits_NK).all(axis=1)).sum())
+
+
+def _check_suits(method: str, num_labels: int) -> None:
+    if method in families.TWO_LABELS_ONLY and num_labels != 2:
+        raise ConfigError(
+            f"calibrate.method: {method} is for two labels, the task has {num_labels}; use temperature or vector"
+        )
+    if method == "vector" and num_labels == 2:
+        raise ConfigError("calibrate.method: vector is for more than two labels, the task has 2; use platt")
+
+
 def _check_enough(labels_N: IntArray) -> None:
     if len(labels_N) < MIN_LABELLED_ROWS:
         raise DataError(
             f"calibration: found {len(labels_N)} labelled rows, expected at least {MIN_LABELLED_ROWS}; give "
             "data.calibration more rows, or set calibrate.method to none"
         )
-    if len(np.unique(labels_N)) < 2:
+    if (labels_N == labels_N[0]).all():
         raise DataError(
-            f"calibration: all {len(labels_N)} labelled rows have label number {int(labels_N[0])}, expected at least "
-            "two labels; give data.calibration rows of each, or set calibrate.method to none"
+            f"calibration: all {len(labels_N)} labelled rows have label number {labels_N[0]}, expected at least two "
+            "labels; give data.calibration rows of each"
         )
+
+
+def _is_numbers(values: object) -> bool:
+    return isinstance(values, list | tuple) and all(
+        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) for value in values
+    )

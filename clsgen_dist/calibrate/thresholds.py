@@ -1,20 +1,30 @@
 """From probabilities to decisions.
 
-Shape legend: N rows, K labels.
+Shape legend: N rows, K labels, J distinct probabilities, G groups.
 
 A threshold is chosen on the calibration rows, after calibration, and then left alone: chosen on the rows that are
-reported, the best F1 is several points too good.
+reported, the best F1 is several points too good. What a threshold brings on rows that did not choose it is an estimate
+of the evaluation, not of this module.
 """
 
 from __future__ import annotations
 
+import math
+from typing import Literal
+
 import numpy as np
 import numpy.typing as npt
+from scipy.special import expit, logit
 
-from clsgen_dist.errors import DataError
+from clsgen_dist.calibrate.cuts import RULES, Cuts
+from clsgen_dist.calibrate.scaling import Calibrator
+from clsgen_dist.errors import ConfigError, DataError
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+
+#: Draws, as a multiple of the resamples wanted, after which rows of one label are taken for the rule.
+MAX_DRAW_FACTOR = 50
 
 
 def best_f1_threshold(probability_N: npt.ArrayLike, positive_N: npt.ArrayLike) -> float:
@@ -33,6 +43,188 @@ def best_f1_threshold(probability_N: npt.ArrayLike, positive_N: npt.ArrayLike) -
     Raises:
         DataError: no rows, a probability outside 0 to 1 (or NaN), or rows of one label only.
     """
+    return choose_threshold(probability_N, positive_N, rule="best_f1", value=None)
+
+
+def choose_threshold(
+    probability_N: npt.ArrayLike, positive_N: npt.ArrayLike, *, rule: str, value: float | None
+) -> float:
+    """The threshold that a rule asks for on these rows.
+
+    Thresholds lie midway between two neighbouring distinct probabilities (the lowest one midway to 0), so rows with
+    equal probabilities are always on the same side.
+
+    Args:
+        probability_N: calibrated probability of the positive label, 0 to 1.
+        positive_N: whether the row has the positive label; "cost" and "top_share" do not look at it.
+        rule: one of `RULES`.
+            best_f1: the largest F1; of equal ones the threshold nearest to 0.5, then the lower. No value.
+            precision: the lowest threshold, so the largest recall, whose precision is at least `value`, 0 to 1.
+            recall: the highest threshold whose recall is at least `value`, 0 to 1.
+            cost: least expected cost, c_FP / (c_FP + c_FN), where `value` is c_FP / c_FN, above 0: 0.1 where a missed
+                positive costs ten false alarms. It looks at no rows, and is right for calibrated probabilities only.
+            top_share: the lowest threshold that flags at most the share `value` of the rows, above 0 to 1. Where a
+                tie stands across that share all its rows are left out, so fewer rows may be flagged.
+        value: what the rule asks for; None for "best_f1".
+
+    Returns:
+        Threshold, 0 to 1; a row is positive where its probability is at least that.
+
+    Raises:
+        ConfigError: an unknown rule, or a value that does not suit it.
+        DataError: no rows, a probability outside 0 to 1 (or NaN), rows of one label only (where labels count), a
+            precision that no threshold reaches, or a share that is smaller than the rows tied at the top.
+    """
+    _check_rule(rule, value)
+    if rule == "cost":
+        assert value is not None
+        return value / (1 + value)
+    probability_N, positive_N = _checked(probability_N, positive_N, needs_both=rule != "top_share")
+    distinct_J, where_N = np.unique(probability_N, return_inverse=True)
+    cuts = Cuts.of(distinct_J, np.bincount(where_N), np.bincount(where_N, weights=positive_N))
+    threshold = cuts.choose(rule, value)
+    if threshold is not None:
+        return threshold
+    if rule == "precision":
+        best = float((cuts.num_found_J / cuts.num_flagged_J).max())
+        raise DataError(
+            f"threshold: no threshold has a precision of {value} on the {len(probability_N)} calibration rows, the "
+            f"best is {best:.4f}; ask for less, or give data.calibration more rows"
+        )
+    raise DataError(
+        f"threshold: the largest probability alone is that of {int(cuts.num_flagged_J[-1])} of {len(probability_N)} "
+        f"calibration rows, more than the share {value}; ask for a larger share (ties are not broken)"
+    )
+
+
+def threshold_interval(
+    probability_N: npt.ArrayLike,
+    positive_N: npt.ArrayLike,
+    groups_N: npt.ArrayLike | None,
+    *,
+    rule: str,
+    value: float | None,
+    num_bootstrap: int,
+    seed: int,
+) -> tuple[float, float]:
+    """95 % percentile interval of a chosen threshold, from resampled groups.
+
+    It says how much the threshold depends on which rows calibration happened to have. A resample on which the rule
+    asks for the impossible (a precision that is not reached, a share smaller than a tie) counts as threshold 1.
+
+    Args:
+        probability_N, positive_N, rule, value: as `choose_threshold`.
+        groups_N: number or name of each row's group; None makes each row a group of its own.
+        num_bootstrap: resamples, 1 or more.
+        seed: seed of the resamples.
+
+    Returns:
+        Low and high end, 0 to 1; both the threshold itself for "cost", which depends on no rows.
+
+    Raises:
+        ConfigError, DataError: as `choose_threshold`; or fewer than two groups; or resamples hardly ever hold both
+            labels.
+    """
+    threshold = choose_threshold(probability_N, positive_N, rule=rule, value=value)
+    if rule == "cost":
+        return threshold, threshold
+    assert num_bootstrap >= 1
+    probability_N, positive_N = _checked(probability_N, positive_N, needs_both=rule != "top_share")
+    given_N = np.arange(len(probability_N)) if groups_N is None else np.asarray(groups_N)
+    if given_N.shape != probability_N.shape:
+        raise DataError(f"threshold: found {given_N.shape} groups for {len(probability_N)} rows, expected one a row")
+    group_N = np.unique(given_N, return_inverse=True)[1]
+    num_groups = int(group_N.max()) + 1
+    if num_groups < 2:
+        raise DataError(
+            f"threshold: all {len(group_N)} calibration rows are of one group, so nothing can be resampled; expected "
+            "at least two groups; set data.group_column to null where rows are independent"
+        )
+    distinct_J, where_N = np.unique(probability_N, return_inverse=True)
+    generator = np.random.default_rng(seed)
+    found: list[float] = []
+    for _ in range(MAX_DRAW_FACTOR * num_bootstrap):
+        times_G = np.bincount(generator.integers(0, num_groups, size=num_groups), minlength=num_groups)
+        times_N = times_G[group_N].astype(np.float64)
+        num_rows_J = np.bincount(where_N, weights=times_N)
+        num_positive_J = np.bincount(where_N, weights=times_N * positive_N)
+        if rule != "top_share" and not 0 < num_positive_J.sum() < num_rows_J.sum():
+            continue
+        threshold_or_none = Cuts.of(distinct_J, num_rows_J, num_positive_J).choose(rule, value)
+        found.append(1.0 if threshold_or_none is None else threshold_or_none)
+        if len(found) == num_bootstrap:
+            low, high = np.percentile(found, [2.5, 97.5])
+            return float(low), float(high)
+    raise DataError(
+        f"threshold: of {MAX_DRAW_FACTOR * num_bootstrap} resamples of {num_groups} groups only {len(found)} hold both "
+        f"labels, expected {num_bootstrap}; data.calibration needs more groups with each label"
+    )
+
+
+def map_threshold(
+    threshold: float, calibrator: Calibrator, *, to: Literal["calibrated", "raw"] = "calibrated"
+) -> float:
+    """The threshold that decides the same after calibration as the given one before, or the other way round.
+
+    p >= t exactly where sigma(a logit p + b) >= sigma(a logit t + b), with a > 0: a = 1 / T, b = 0 for a temperature,
+    slope and intercept for Platt, and a prior shift added to b. A temperature keeps 0.5, an intercept moves it.
+
+    Args:
+        threshold: on the probability of the positive label of two, 0 to 1.
+        calibrator: of two labels; method "none", "temperature" or "platt". The others have no such map: isotonic is
+            flat in places, and vector scaling is for more labels.
+        to: "calibrated" takes a raw threshold, "raw" a calibrated one.
+
+    Raises:
+        ConfigError: another method, a prior shift of more labels, or a threshold outside 0 to 1.
+        DataError: a slope that is not above 0, which turns the order of rows round.
+    """
+    if not 0 <= threshold <= 1:
+        raise ConfigError(f"threshold: found {threshold!r}, expected a number from 0 to 1")
+    parameters = calibrator.parameters
+    if calibrator.method == "none":
+        slope, intercept = 1.0, 0.0
+    elif calibrator.method == "temperature":
+        slope, intercept = 1 / parameters["temperature"][0], 0.0
+    elif calibrator.method == "platt":
+        slope, intercept = parameters["slope"][0], parameters["intercept"][0]
+    else:
+        raise ConfigError(
+            f"threshold: the calibrator is {calibrator.method!r}, expected none, temperature or platt; choose the "
+            "threshold on calibrated probabilities instead of mapping it"
+        )
+    if calibrator.log_prior_shift is not None:
+        if len(calibrator.log_prior_shift) != 2:
+            raise ConfigError(
+                f"threshold: the calibrator is of {len(calibrator.log_prior_shift)} labels, expected 2; one number "
+                "cannot choose among more"
+            )
+        intercept += calibrator.log_prior_shift[1] - calibrator.log_prior_shift[0]
+    if slope <= 0:
+        raise DataError(
+            f"threshold: the calibrator has slope {slope:g}, expected above 0: it turns the order of rows round, so no "
+            "threshold decides the same; are the labels in the right order?"
+        )
+    odds = float(logit(threshold))
+    return float(expit(slope * odds + intercept if to == "calibrated" else (odds - intercept) / slope))
+
+
+def _check_rule(rule: str, value: float | None) -> None:
+    if rule not in RULES:
+        raise ConfigError(f"threshold rule: found {rule!r}, expected one of {', '.join(RULES)}")
+    if rule == "best_f1":
+        if value is not None:
+            raise ConfigError(f"threshold rule best_f1: found the value {value!r}, expected none")
+        return
+    if value is None or isinstance(value, bool) or not math.isfinite(value) or value <= 0:
+        raise ConfigError(f"threshold rule {rule}: found the value {value!r}, expected a number above 0")
+    if rule != "cost" and value > 1:
+        raise ConfigError(f"threshold rule {rule}: found the value {value!r}, expected a share, at most 1")
+
+
+def _checked(
+    probability_N: npt.ArrayLike, positive_N: npt.ArrayLike, *, needs_both: bool
+) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
     probability_N = np.asarray(probability_N, dtype=np.float64)
     positive_N = np.asarray(positive_N, dtype=bool)
     if probability_N.ndim != 1 or probability_N.shape != positive_N.shape or not len(probability_N):
@@ -42,22 +234,12 @@ def best_f1_threshold(probability_N: npt.ArrayLike, positive_N: npt.ArrayLike) -
         )
     if not ((probability_N >= 0) & (probability_N <= 1)).all():
         raise DataError("threshold: found a probability that is NaN or outside 0 to 1")
-    if positive_N.all() or not positive_N.any():
+    if needs_both and (positive_N.all() or not positive_N.any()):
         raise DataError(
             f"threshold: all {len(positive_N)} calibration rows have the same label, expected both; give "
             "data.calibration rows of each"
         )
-    # Cut j predicts positive from the j-th distinct probability upwards.
-    distinct_J, where_N = np.unique(probability_N, return_inverse=True)
-    predicted_J = np.cumsum(np.bincount(where_N)[::-1])[::-1]
-    found_J = np.cumsum(np.bincount(where_N, weights=positive_N)[::-1])[::-1]
-    f1_J = 2 * found_J / (predicted_J + positive_N.sum())
-    below_J = np.concatenate([[0.0], distinct_J[:-1]])
-    middle_J = (below_J + distinct_J) / 2
-    # The midpoint of two neighbouring floats may round down onto the lower one, which must stay negative.
-    threshold_J = np.where(middle_J > below_J, middle_J, distinct_J)
-    best = threshold_J[f1_J == f1_J.max()]
-    return float(best[np.argmin(np.abs(best - 0.5))])
+    return probability_N, positive_N
 
 
 def decide(probabilities_NK: npt.ArrayLike, threshold: float | None) -> IntArray:

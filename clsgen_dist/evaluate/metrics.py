@@ -1,20 +1,29 @@
 """How good probabilities are: ranking, decisions, calibration.
 
-Shape legend: N rows, K labels, B bins.
+Shape legend: N rows, K labels, D distinct probabilities, R weightings of the rows, B bins.
 
-The numbers of one look at the data; their intervals are in `intervals.py`. Every number needs rows of at least two
-labels. For more than two labels, one label against the rest is meaned over the labels that occur among the rows.
+The numbers of one look at the data; more about calibration is in `calibration_metrics.py`, intervals in `intervals.py`.
+Every number needs rows of at least two labels. For more than two labels, one label against the rest is meaned over the
+labels that occur among the rows. `row_numbers` and `tally_numbers` measure many weightings of the rows at once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import accuracy_score, average_precision_score, f1_score, roc_auc_score
 
 from clsgen_dist.errors import DataError, NumericsError
+from clsgen_dist.evaluate.tallies import (
+    Tally,
+    area_under_roc,
+    average_precision,
+    expected_error,
+    mean_square,
+    sort_rows,
+)
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -52,29 +61,52 @@ def probability_metrics(
     probabilities_NK, labels_N = checked(probabilities_NK, labels_N)
     predicted_N = np.asarray(predicted_N, dtype=np.int64)
     assert predicted_N.shape == labels_N.shape
-    num_labels = probabilities_NK.shape[1]
-    truth_NK = np.eye(num_labels)[labels_N]
-    if num_labels == 2:
-        auprc = average_precision_score(labels_N, probabilities_NK[:, 1])
-        f1 = f1_score(labels_N, predicted_N, pos_label=1, average="binary", zero_division=0.0)
-        brier = np.mean((probabilities_NK[:, 1] - labels_N) ** 2)
-    else:
-        present = np.unique(labels_N)
-        auprc = np.mean([average_precision_score(labels_N == k, probabilities_NK[:, k]) for k in present])
-        f1 = f1_score(labels_N, predicted_N, labels=present, average="macro", zero_division=0.0)
-        brier = np.mean(((probabilities_NK - truth_NK) ** 2).sum(axis=1))
-    top_N = probabilities_NK.argmax(axis=1)
+    once_RN = np.ones((1, len(labels_N)))
+    tallies = [
+        sort_rows(probabilities_NK[:, k], labels_N == k).tally(once_RN) for k in judged(probabilities_NK.shape[1])
+    ]
+    numbers = tally_numbers(tallies, sort_rows(*top_label(probabilities_NK, labels_N)).tally(once_RN), num_bins)
+    numbers |= row_numbers(once_RN, probabilities_NK, labels_N, predicted_N)
+    order = ("auroc", "auprc", "f1", "accuracy", "nll", "brier", "ece", "ece_top_label")
+    return {name: float(numbers[name][0]) for name in order}
+
+
+def tally_numbers(tallies: Sequence[Tally], top: Tally, num_bins: int) -> dict[str, FloatArray]:
+    """Those of the eight numbers that stand on probabilities alone, for each weighting of the rows.
+
+    Args:
+        tallies: of each label in `judged`.
+        top: of the largest probability.
+        num_bins: bins of equal width.
+
+    Returns:
+        auroc, auprc, brier, ece, ece_top_label as in `probability_metrics`, R of each.
+    """
+    # A label without rows is NaN in the first two, and left out of their means.
     return {
-        "auroc": auroc(probabilities_NK, labels_N),
-        "auprc": float(auprc),
-        "f1": float(f1),
-        "accuracy": float(accuracy_score(labels_N, predicted_N)),
-        "nll": float(np.mean(negative_log_likelihood(probabilities_NK, labels_N))),
-        "brier": float(brier),
-        "ece": float(
-            np.mean([calibration_error(probabilities_NK[:, k], labels_N == k, num_bins) for k in _judged(num_labels)])
-        ),
-        "ece_top_label": calibration_error(probabilities_NK.max(axis=1), top_N == labels_N, num_bins),
+        "auroc": np.nanmean([area_under_roc(tally) for tally in tallies], axis=0),
+        "auprc": np.nanmean([average_precision(tally) for tally in tallies], axis=0),
+        "brier": np.sum([mean_square(tally) for tally in tallies], axis=0),
+        "ece": np.mean([expected_error(tally, num_bins) for tally in tallies], axis=0),
+        "ece_top_label": expected_error(top, num_bins),
+    }
+
+
+def row_numbers(
+    weight_RN: FloatArray, probabilities_NK: FloatArray, labels_N: IntArray, predicted_N: IntArray
+) -> dict[str, FloatArray]:
+    """f1, accuracy and nll as in `probability_metrics`, for each weighting of the rows: R of each."""
+    num_labels, num_rows_R = probabilities_NK.shape[1], weight_RN.sum(axis=1)
+    right_N = predicted_N == labels_N
+    each = []
+    for label in judged(num_labels):
+        truth_R, said_R = weight_RN @ (labels_N == label), weight_RN @ (predicted_N == label)
+        f1_R = 2 * (weight_RN @ (right_N & (labels_N == label))) / np.maximum(truth_R + said_R, 1)
+        each.append(f1_R if num_labels == 2 else np.where(truth_R > 0, f1_R, np.nan))
+    return {
+        "f1": np.nanmean(each, axis=0),
+        "accuracy": weight_RN @ right_N / num_rows_R,
+        "nll": weight_RN @ negative_log_likelihood(probabilities_NK, labels_N) / num_rows_R,
     }
 
 
@@ -83,9 +115,12 @@ def auroc(probabilities_NK: FloatArray, labels_N: IntArray) -> float:
 
     Of the last label where K = 2, else the mean over the labels that occur, each against the rest.
     """
-    if probabilities_NK.shape[1] == 2:
-        return float(roc_auc_score(labels_N, probabilities_NK[:, 1]))
-    return float(np.mean([roc_auc_score(labels_N == k, probabilities_NK[:, k]) for k in np.unique(labels_N)]))
+    once_RN = np.ones((1, len(labels_N)))
+    each = [
+        area_under_roc(sort_rows(probabilities_NK[:, k], labels_N == k).tally(once_RN))
+        for k in judged(probabilities_NK.shape[1])
+    ]
+    return float(np.nanmean(each))
 
 
 def negative_log_likelihood(probabilities_NK: FloatArray, labels_N: IntArray) -> FloatArray:
@@ -141,8 +176,8 @@ def bin_numbers(probability_N: FloatArray, num_bins: int) -> IntArray:
 def calibration_error(probability_N: FloatArray, positive_N: npt.ArrayLike, num_bins: int) -> float:
     """Expected calibration error: |mean probability - frequency| of each bin, weighted by its rows.
 
-    Biased upwards: 1,000 rows of a perfectly calibrated model show about 0.03 with 10 bins. Compare it with the
-    generating probability's own, where that is known, and never choose a model by it.
+    Biased upwards: 1,000 rows of a perfectly calibrated model show about 0.03 with 10 bins. Compare it with
+    `calibration_metrics.null_ece`, and never choose a model by it.
     """
     bin_N = bin_numbers(probability_N, num_bins)
     excess_B = np.bincount(bin_N, weights=probability_N - np.asarray(positive_N, dtype=np.float64), minlength=num_bins)
@@ -171,14 +206,28 @@ def checked(probabilities_NK: npt.ArrayLike, labels_N: npt.ArrayLike) -> tuple[F
             f"evaluation: all {len(labels_N)} labelled rows have label number {labels_N[0]}, so ranking metrics are "
             "undefined; give the split rows of at least two labels"
         )
+    check_probabilities(probabilities_NK)
+    return probabilities_NK, labels_N
+
+
+def check_probabilities(probabilities_NK: FloatArray) -> None:
+    """Refuse what are no probabilities of labels.
+
+    Raises:
+        NumericsError: a probability is NaN or outside 0 to 1, or a row does not sum to 1 within 1e-6.
+    """
     in_range = (probabilities_NK >= 0) & (probabilities_NK <= 1)
     if not in_range.all() or np.abs(probabilities_NK.sum(axis=1) - 1).max() > 1e-6:
         raise NumericsError(
             "evaluation: found a probability that is NaN or outside 0 to 1, or a row that does not sum to 1"
         )
-    return probabilities_NK, labels_N
 
 
-def _judged(num_labels: int) -> range:
-    """The labels whose calibration counts: of two, one says it all."""
+def judged(num_labels: int) -> range:
+    """The labels that are looked at one by one: of two, the last one says it all."""
     return range(1, 2) if num_labels == 2 else range(num_labels)
+
+
+def top_label(probabilities_NK: FloatArray, labels_N: IntArray) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+    """The largest probability of each row, and whether its label (the first of equals) is the true one."""
+    return probabilities_NK.max(axis=1), probabilities_NK.argmax(axis=1) == labels_N

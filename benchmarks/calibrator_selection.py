@@ -1,0 +1,175 @@
+"""Does choosing a calibrator cost anything? Selection against every single calibrator, where the truth is known.
+
+    python benchmarks/calibrator_selection.py [--seeds 20] [--rows 50 200 1000] [--test-rows 20000]
+
+Vignettes come with the probability that drew their label. Six heads are wrong about it in different ways; each is
+calibrated on so many rows, with other rows for every seed, by each single method and by `select_calibrator`. The
+negative log-likelihood on test rows is the expected one, over the true probability, so that no test label adds noise.
+Prints tables in Markdown; the figures also go to benchmarks/out/calibrator_selection.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import logit, xlogy
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.linear_model import LogisticRegression
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from clsgen_dist.calibrate.scaling import IDENTITY, Calibrator, candidate_methods, fit_calibrator  # noqa: E402
+from clsgen_dist.calibrate.selection import select_calibrator  # noqa: E402
+from clsgen_dist.data.synthetic import vignettes  # noqa: E402
+
+FloatArray = npt.NDArray[np.float64]
+
+MAX_TEMPERATURE = 100.0
+TRAIN_ROWS = 1500
+#: Largest excess over the best single calibrator that the mean over seeds may have, nats.
+LIMIT = 0.005
+#: Probabilities of 0 and 1 would have infinite logits.
+LEAST = 1e-6
+
+SAID = {
+    "noisy": "logit of the truth plus noise (standard deviation 0.5): good as it is",
+    "overconfident": "the same times 2.5",
+    "biased": "the same plus 1.5",
+    "bag of words": f"logistic regression on word pairs of {TRAIN_ROWS:,} rows, hardly regularised",
+    "asymmetric": "the noisy one, doubled above 0 and halved below: no sigmoid",
+    "quadratic": "the noisy one, 1.5 times squared above 0 and times 0.6 below, plus 0.5: log-odds up to 300",
+}
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows of one split.
+
+    Attributes:
+        log_odds: log-odds of each row by each head.
+        labels_N: 0 or 1.
+        truth_N: probability of label 1 that drew the label.
+    """
+
+    log_odds: dict[str, FloatArray]
+    labels_N: npt.NDArray[np.int64]
+    truth_N: FloatArray
+
+
+def load_splits(num_calibration: int, num_test: int, seed: int) -> tuple[Split, Split]:
+    """Calibration and test rows, with what each head says of them."""
+    rows = {"train": list(vignettes(TRAIN_ROWS, seed=seed, split="train"))}
+    rows["calibration"] = list(vignettes(num_calibration, seed=seed, split="calibration"))
+    rows["test"] = list(vignettes(num_test, seed=seed, split="test"))
+    words = CountVectorizer(ngram_range=(1, 2), min_df=2)
+    model = LogisticRegression(C=10, max_iter=2000).fit(
+        words.fit_transform([row.text for row in rows["train"]]), [row.label for row in rows["train"]]
+    )
+    generator = np.random.default_rng(seed)
+    splits = []
+    for name in ("calibration", "test"):
+        truth_N = np.array([row.true_probability for row in rows[name]])
+        noisy_N = logit(truth_N.clip(LEAST, 1 - LEAST)) + 0.5 * generator.normal(size=len(truth_N))
+        said = {
+            "noisy": noisy_N,
+            "overconfident": 2.5 * noisy_N,
+            "biased": noisy_N + 1.5,
+            "bag of words": model.decision_function(words.transform([row.text for row in rows[name]])),
+            "asymmetric": np.where(noisy_N > 0, 2 * noisy_N, 0.5 * noisy_N),
+            "quadratic": np.where(noisy_N > 0, 1.5 * noisy_N**2, 0.6 * noisy_N) + 0.5,
+        }
+        splits.append(Split(said, np.array([row.label for row in rows[name]], dtype=np.int64), truth_N))
+    return splits[0], splits[1]
+
+
+def expected_nll(p_N2: FloatArray, truth_N: FloatArray) -> float:
+    """Negative log-likelihood over all labels that the truth could have drawn, nats a row."""
+    p_N2 = np.maximum(p_N2, np.finfo(np.float64).tiny)
+    return float(-np.mean(xlogy(1 - truth_N, p_N2[:, 0]) + xlogy(truth_N, p_N2[:, 1])))
+
+
+def logits_of(log_odds_N: FloatArray) -> FloatArray:
+    return np.stack([np.zeros_like(log_odds_N), log_odds_N], axis=1)
+
+
+def compare(head: str, num_rows: int, num_seeds: int, stride: int, calibration: Split, test: Split) -> dict:
+    """Expected NLL of each method and of the selection, one a seed, and the error of probabilities."""
+    nll: dict[str, list[float]] = {}
+    error: dict[str, list[float]] = {"before": [], "after": []}
+    chosen: dict[str, int] = {}
+    test_logits_N2 = logits_of(test.log_odds[head])
+
+    def judge(name: str, calibrator: Calibrator) -> FloatArray:
+        p_N2 = calibrator.apply(test_logits_N2)
+        nll.setdefault(name, []).append(expected_nll(p_N2, test.truth_N))
+        return np.abs(p_N2[:, 1] - test.truth_N)
+
+    for seed in range(num_seeds):
+        part = slice(seed * stride, seed * stride + num_rows)
+        logits_N2, labels_N = logits_of(calibration.log_odds[head][part]), calibration.labels_N[part]
+        for method in candidate_methods(2, num_rows):
+            judge(method, fit_calibrator(logits_N2, labels_N, method=method, max_temperature=MAX_TEMPERATURE)[0])
+        selection = select_calibrator(logits_N2, labels_N, max_temperature=MAX_TEMPERATURE, seed=seed)
+        error["after"].append(float(judge("selection", selection.calibrator).mean()))
+        error["before"].append(float(np.abs(IDENTITY.apply(test_logits_N2)[:, 1] - test.truth_N).mean()))
+        alone = [candidate.method for candidate in selection.candidates if candidate.weight == 1]
+        name = alone[0] if alone else "pooled"
+        chosen[name] = chosen.get(name, 0) + 1
+    return {"head": head, "num_rows": num_rows, "nll": nll, "error": error, "chosen": chosen}
+
+
+def excess_of(result: dict) -> FloatArray:
+    """Of the selection over the single method that is best in the mean, one a seed."""
+    singles = {name: values for name, values in result["nll"].items() if name != "selection"}
+    best = min(singles, key=lambda name: np.mean(singles[name]))
+    return np.array(result["nll"]["selection"]) - np.array(singles[best])
+
+
+def table(results: list[dict]) -> str:
+    methods = list(dict.fromkeys(name for result in results for name in result["nll"]))
+    methods = [*(name for name in methods if name != "selection"), "selection"]
+    heads = [*methods, "excess", "± s.e.", "worst seed", "error before", "after", "chosen"]
+    lines = ["| head | rows | " + " | ".join(heads) + " |", "|---|---:|" + "---:|" * (len(heads) - 1) + "---|"]
+    for result in results:
+        excess_S = excess_of(result)
+        cells = [f"{np.mean(result['nll'][name]):.4f}" if name in result["nll"] else "" for name in methods]
+        mark = "" if excess_S.mean() <= LIMIT else " **(over)**"
+        cells += [f"{excess_S.mean():+.4f}{mark}", f"{excess_S.std(ddof=1) / len(excess_S) ** 0.5:.4f}"]
+        cells += [f"{excess_S.max():+.3f}", *(f"{np.mean(result['error'][when]):.4f}" for when in ("before", "after"))]
+        cells.append(", ".join(f"{name} {times}" for name, times in sorted(result["chosen"].items())))
+        lines.append(f"| {result['head']} | {result['num_rows']:,} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--rows", type=int, nargs="+", default=[50, 200, 1000])
+    parser.add_argument("--test-rows", type=int, default=20_000)
+    parser.add_argument("--data-seed", type=int, default=0, help="of the vignettes and of the noise of heads")
+    options = parser.parse_args()
+    stride = max(options.rows)
+    calibration, test = load_splits(stride * options.seeds, options.test_rows, options.data_seed)
+    results = [
+        compare(head, num_rows, options.seeds, stride, calibration, test)
+        for num_rows in options.rows
+        for head in calibration.log_odds
+    ]
+    for head, words in SAID.items():
+        print(f"- {head}: {words}")
+    print(f"\nExpected NLL, nats a row, mean over {options.seeds} seeds; error is mean |p - true p|.\n")
+    print(table(results))
+    out = ROOT / "benchmarks" / "out" / "calibrator_selection.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps({"options": vars(options), "results": results}, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What every conversation with a chat model needs."""
