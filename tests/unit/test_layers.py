@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 LAYERS = (
     ("errors", "records"),
     ("config", "accelerator"),
-    ("data", "model", "objective", "calibrate", "tracking", "progress", "integrity"),
+    ("data", "model", "objective", "calibrate", "tracking", "progress", "integrity", "page"),
     ("bundle", "sources"),
     ("engine", "predict", "evaluate", "explain"),
     ("train",),
