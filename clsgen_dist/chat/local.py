@@ -18,10 +18,10 @@ import time
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
-from clsgen_dist.config.explain import Explain
+from clsgen_dist.chat.interface import Completion, Message, Request
+from clsgen_dist.chat.thinking import without_thinking
+from clsgen_dist.config.chat import ChatSettings
 from clsgen_dist.errors import ConfigError, TeacherError
-from clsgen_dist.explain.teacher import Completion, Message, Request
-from clsgen_dist.explain.thinking import without_thinking
 
 #: Longest wait of a batch for further requests; short beside the writing of an answer.
 _GATHERING_SECONDS = 0.01
@@ -33,11 +33,11 @@ _MARK = "@@clsgen-dist-turn-{}@@"
 _Waiting = tuple[Request, Future[Completion]]
 
 
-def check_local(explain: Explain) -> None:
+def check_local(settings: ChatSettings) -> None:
     """Looks at the model's configuration, before any row is spent and without its weights.
 
     Raises:
-        ConfigError: there is no model at `explain.model`, or it is no decoder-only causal language model.
+        ConfigError: there is no model at `settings.model`, or it is no decoder-only causal language model.
     """
     import clsgen_dist.accelerator  # noqa: F401 - before transformers, which looks for GPUs
 
@@ -45,17 +45,17 @@ def check_local(explain: Explain) -> None:
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    if explain.model is None:
-        raise ConfigError("explain.model: not set; explain.teacher local needs a folder or a Hub name there")
+    if settings.model is None:
+        raise ConfigError(f"{settings.section}.model: not set; a local model needs a folder or a Hub name there")
     try:
-        config = AutoConfig.from_pretrained(explain.model)
+        config = AutoConfig.from_pretrained(settings.model)
     except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"explain.model: no model at {explain.model} ({_first_line(error)})") from None
-    architectures = config.architectures or ()
+        raise ConfigError(f"{settings.section}.model: no model at {settings.model} ({_first_line(error)})") from None
+    architectures = config.architectures or ("unknown",)
     masked = any("MaskedLM" in name for name in architectures)
     if config.is_encoder_decoder or masked or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise ConfigError(
-            f"explain.model: {explain.model} is a {config.model_type} model ({', '.join(architectures) or 'unknown'}), "
+            f"{settings.section}.model: {settings.model} is a {config.model_type} model ({', '.join(architectures)}), "
             "expected a decoder-only causal language model (Llama, Qwen, Gemma, Mistral, ...)"
         )
 
@@ -63,24 +63,25 @@ def check_local(explain: Explain) -> None:
 class LocalChat:
     """Implements `Chat`. Requests may come from any event loop; the answer goes to the one that asked."""
 
-    def __init__(self, explain: Explain) -> None:
+    def __init__(self, settings: ChatSettings) -> None:
         """Loads the model: in bf16 onto the GPU where there is one, else as it is stored.
 
         Raises:
             ConfigError: no such model, no tokenizer, or weights that cannot be read.
         """
-        check_local(explain)
+        check_local(settings)
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        name, dtype = str(explain.model), torch.bfloat16 if self._device == "cuda" else "auto"
+        name, dtype = str(settings.model), torch.bfloat16 if self._device == "cuda" else "auto"
         try:
             tokenizer: Any = AutoTokenizer.from_pretrained(name)
             model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
         except Exception as error:  # noqa: BLE001 - torn files and missing libraries raise many kinds, none of them ours
             raise ConfigError(
-                f"explain.model: {name} cannot be loaded ({_first_line(error)}); expected weights and a tokenizer"
+                f"{settings.section}.model: {name} cannot be loaded ({_first_line(error)}); "
+                "expected weights and a tokenizer"
             ) from None
         self._model = model.to(self._device).eval()
         own = model.generation_config.eos_token_id
@@ -91,9 +92,8 @@ class LocalChat:
         self._prompts = PromptEncoder(tokenizer, name)
         self._tokenizer = tokenizer
         self._context_tokens = getattr(model.config.get_text_config(), "max_position_embeddings", math.inf)
-        self._batch_size = explain.batch_size
-        #: How many requests are worth sending at one time: while one batch is answered, the next one gathers.
-        self.num_at_once = 2 * explain.batch_size
+        self._section = settings.section
+        self._batch_size = settings.batch_size
         self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="local-teacher", daemon=True)
@@ -127,8 +127,8 @@ class LocalChat:
                 answers = self._answer([request for request, _ in batch])
             except torch.OutOfMemoryError:
                 failure = TeacherError(
-                    f"explain.model: no memory for {len(batch)} answers at one time; lower explain.batch_size, or "
-                    "explain.max_tokens, or take shorter texts"
+                    f"{self._section}.model: no memory for {len(batch)} answers at one time; lower "
+                    f"{self._section}.batch_size or {self._section}.max_tokens, or take shorter texts"
                 )
             except Exception as error:  # noqa: BLE001 - raised where it was asked
                 failure = error
@@ -236,7 +236,7 @@ class PromptEncoder:
             frame = self._frame(tuple(roles))
         if frame is None:
             raise TeacherError(
-                f"explain.model: the chat template of {self._name} takes no conversation of the roles "
+                f"{self._name}: the chat template takes no conversation of the roles "
                 f"{', '.join(roles)}, expected one for system, user and assistant; take another model"
             )
         ids = self._ids(frame[0])

@@ -1,0 +1,1 @@
+"""Chat models, wherever they run: asked, limited, remembered."""
