@@ -45,7 +45,7 @@ def check_teacher(explain: Explain) -> None:
 
         check_endpoint(explain)
     elif explain.teacher == "local":
-        from clsgen_dist.chat.local import check_local  # imports transformers
+        from clsgen_dist.chat.local_model import check_local  # imports transformers
 
         check_local(explain)
 

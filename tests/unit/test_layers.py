@@ -36,6 +36,7 @@ SOLE_IMPORTERS = {
         "clsgen_dist/predict/",
         "clsgen_dist/bundle.py",
         "clsgen_dist/chat/local.py",
+        "clsgen_dist/chat/local_model.py",
         "clsgen_dist/engine/deepspeed.py",  # HfDeepSpeedConfig: how transformers is told to load in parts
     ),
     "peft": (

@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 import torch
 
+from clsgen_dist.chat.encoding import PromptEncoder
 from clsgen_dist.chat.interface import Completion, Message, Request
-from clsgen_dist.chat.local import LocalChat, PromptEncoder, _Draw, check_local
+from clsgen_dist.chat.local import LocalChat, _Draw
+from clsgen_dist.chat.local_model import check_local
 from clsgen_dist.config.explain import Explain
 from clsgen_dist.errors import ConfigError, TeacherError
 from tests.support.tiny import CHAT_TEMPLATE, ROOT, shared_backbone, tiny_backbone, tiny_tokenizer
