@@ -24,9 +24,9 @@ from urllib.parse import urlsplit
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from clsgen_dist.chat.endpoint import EndpointChat  # noqa: E402
+from clsgen_dist.chat.interface import Request  # noqa: E402
 from clsgen_dist.config.explain import Explain  # noqa: E402
-from clsgen_dist.explain.endpoint import EndpointChat  # noqa: E402
-from clsgen_dist.explain.teacher import Request  # noqa: E402
 from tests.support.endpoint import serving, stats  # noqa: E402
 
 IN_FLIGHT, LATENCY_SECONDS = 64, 0.2

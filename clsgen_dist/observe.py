@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import resource
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from clsgen_dist.config.folder import RunFolder
-from clsgen_dist.config.run import RunConfig
+from clsgen_dist.config.run import RunConfig, leaves
 from clsgen_dist.progress import Event, Listener
 from clsgen_dist.tracking.mlflow import MlflowTracker, git_commit
 from clsgen_dist.train import schedule
@@ -33,7 +31,7 @@ def open_tracker(config: RunConfig, folder: RunFolder) -> MlflowTracker:
     tracker = MlflowTracker(uri, config.tracking.experiment, config.run.name, run_id=run_id, artifacts=local)
     if tracker.run_id != run_id:
         folder.tracking.write_text(json.dumps({"uri": uri, "run_id": tracker.run_id}) + "\n", encoding="utf-8")
-        tracker.log_params(dict(_flat(config.model_dump(mode="json"))))
+        tracker.log_params(dict(leaves(config.model_dump(mode="json"))))
         tracker.log_artifacts(folder.config, "")
         for page in (folder.manifest, folder.explained / "explain_report.html"):
             tracker.log_artifacts(page, "explained")
@@ -106,11 +104,3 @@ def peak_memory_mib() -> float:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value

@@ -19,7 +19,7 @@ from clsgen_dist.errors import ConfigError, DataError
 from clsgen_dist.explain.explained_set import check_explained_set
 from clsgen_dist.explain.stage import (
     FREE_TEACHERS,
-    FREE_TO_CHANGE,
+    HOW_ONLY,
     explain_rows,
     explained_set_stands,
     hire_locally,
@@ -33,7 +33,7 @@ from clsgen_dist.sources import read_sources, survey_splits, write_sources
 #: Settings that may differ when a run goes on: where it is tracked and how it is spread, not what it computes.
 _FREE_TO_CHANGE = (
     *("tracking.", "ray.", "run.output_dir", "train.num_workers", "train.cpu_threads", "train.collective"),
-    *(f"explain.{name}" for name in FREE_TO_CHANGE),
+    *(f"explain.{name}" for name in HOW_ONLY),
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,10 @@ class Row:
     explanation: str | None = None
     group: str | None = None
     true_probability: float | None = None
+
+
+#: Rows, from the first, as often as asked.
+RowSource = Callable[[], Iterator[Row]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -123,11 +123,11 @@ def read_sources(config: RunConfig, folder: RunFolder) -> dict[str, Any]:
             f"{folder.path} holds rows that were read with other settings (differs in {', '.join(changed[:6])}); "
             "choose another run.name, or go back to them"
         )
-    check_unchanged(facts["splits"], folder)
+    _check_unchanged(facts["splits"], folder)
     return facts
 
 
-def check_unchanged(splits: Mapping[str, Any], folder: RunFolder) -> None:
+def _check_unchanged(splits: Mapping[str, Any], folder: RunFolder) -> None:
     """Compares the files of rows, and the run folder's copies, with what is written of them.
 
     Raises:

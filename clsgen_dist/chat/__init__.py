@@ -1,1 +1,1 @@
-"""What every conversation with a chat model needs."""
+"""Chat models, wherever they run: asked, limited, remembered."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue, field_validator
+from pydantic import Field
 
-from clsgen_dist.config.sections import Count, Fraction, Section, Weight
+from clsgen_dist.config.chat import ChatSettings
+from clsgen_dist.config.sections import Count, Fraction, Section
 
 
 class Checks(Section):
@@ -39,37 +40,16 @@ class Checks(Section):
     )
 
 
-class Explain(Section):
+class Explain(ChatSettings):
+    section = "explain"
+
     teacher: Literal["column", "evidence", "endpoint", "local"] = Field(
         "column",
         description="who writes the explanations; column: people, in data.explanation_column; evidence: phrases that "
         "speak for the label by a linear model; endpoint: an OpenAI-compatible server; local: a model on this machine",
     )
-    model: str | None = Field(None, description="teacher model: its name at the endpoint, or a folder or Hub name")
-    base_url: str | None = Field(None, description="endpoint, as http://HOST:8000/v1", pattern=r"^https?://\S+$")
-    api_key_env: str | None = Field(
-        "OPENAI_API_KEY", description="environment variable that holds the endpoint's key; null: it takes none"
-    )
     guidance: str = Field("", description="further wishes for the reasons, told to the teacher")
-    extra_body: dict[str, JsonValue] | None = Field(
-        None, description="further fields of each request, as {reasoning_effort: low}"
-    )
     temperature: Annotated[float, Field(ge=0, le=2)] = Field(0.7, description="of the reasons; labels are asked at 0")
-    max_tokens: Count = Field(1024, description="tokens of one answer, thinking included, at most")
-    requests_in_flight: Count = Field(16, description="requests that wait for the endpoint at one time")
-    requests_per_minute: Count | None = Field(None, description="requests a minute, at most; null: no limit")
-    tokens_per_minute: Count | None = Field(None, description="tokens a minute, at most; null: no limit")
-    timeout_seconds: Annotated[float, Field(gt=0)] = Field(120.0, description="longest wait for one answer")
-    max_retries: int = Field(
-        8, ge=0, description="further attempts at one request after a fault of network or endpoint"
-    )
-    budget_tokens: Count | None = Field(None, description="tokens to spend, at most; null: no limit")
-    budget_cost: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="money to spend, in the currency of the prices; null: no limit"
-    )
-    input_price: Weight = Field(0.0, description="price of a million prompt tokens")
-    output_price: Weight = Field(0.0, description="price of a million answer tokens, thinking included")
-    batch_size: Count = Field(16, description="requests that the local teacher answers at one time")
     num_workers: Count | None = Field(
         None, description="local teachers on a Ray cluster, one a GPU; null: one in this process, without Ray"
     )
@@ -80,11 +60,7 @@ class Explain(Section):
     num_samples: Count = Field(1, description="reasons an attempt; the one that its label is best read from is kept")
     checks: Checks = Field(Checks())
 
-    @field_validator("extra_body")
-    @classmethod
-    def _extra_fields_are_not_ours(cls, extra: dict[str, JsonValue] | None) -> dict[str, JsonValue] | None:
-        own = {"model", "messages", "temperature", "max_tokens", "max_completion_tokens", "seed", "n", "stream"}
-        taken = sorted(own & set(extra or ()))
-        if taken:
-            raise ValueError(f"{', '.join(taken)}: set by settings of their own")
-        return extra
+    @property
+    def asks_a_model(self) -> bool:
+        """Whether a chat model writes the reasons."""
+        return self.teacher in ("endpoint", "local")

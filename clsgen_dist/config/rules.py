@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from clsgen_dist.config.chat import ENDPOINT_ONLY, LOCAL_ONLY
 from clsgen_dist.config.zero import read_zero
 from clsgen_dist.errors import ConfigError
 
@@ -29,13 +30,29 @@ class Rule:
         keys: the setting to point at.
         combination: the settings, in words, for the table.
         reason: why they cannot work, and the way out.
-        broken: whether a configuration has the combination.
+        broken: whether a configuration has the combination; or the dotted names of the settings that are at fault.
     """
 
     keys: tuple[str, ...]
     combination: str
     reason: str
-    broken: Callable[[RunConfig], bool]
+    broken: Callable[[RunConfig], bool | list[str]]
+
+
+#: Settings of `explain` that only some teachers have a use for, beside those of an endpoint.
+_LOCAL_ONLY = (*LOCAL_ONLY, "num_workers")
+_MODEL_ONLY = ("model", "guidance", "temperature", "max_tokens")
+_TAUGHT_ONLY = ("tries", "rescue_tries", "num_samples")
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    """Settings of `explain` in words."""
+    return "explain." + ", ".join(names[:-1]) + f" or {names[-1]}"
+
+
+def _set(config: RunConfig, names: tuple[str, ...]) -> list[str]:
+    """Those of the named settings of `explain` that somebody set."""
+    return [f"explain.{name}" for name in config.explain.changed(names)]
 
 
 RULES = (
@@ -147,32 +164,41 @@ RULES = (
         lambda c: c.explain.teacher == "local" and not c.explain.model,
     ),
     Rule(
-        ("explain", "num_workers"),
-        "explain.num_workers with another teacher than local",
-        "only a local model is spread over a Ray cluster; an endpoint has explain.requests_in_flight",
-        lambda c: c.explain.num_workers is not None and c.explain.teacher != "local",
-    ),
-    Rule(
         ("explain", "budget_cost"),
         "explain.budget_cost without explain.input_price or explain.output_price",
         "without prices nothing is known of the cost; set them, or use explain.budget_tokens",
         lambda c: c.explain.budget_cost is not None and not (c.explain.input_price or c.explain.output_price),
     ),
     Rule(
-        ("explain", "budget_tokens"),
-        "explain.budget_tokens, budget_cost, requests_per_minute, tokens_per_minute or extra_body with another teacher "
-        "than endpoint",
-        "only an endpoint has budgets, limits and fields of its own; take them away",
-        lambda c: (
-            c.explain.teacher != "endpoint"
-            and any(
-                value is not None
-                for value in (
-                    *(c.explain.budget_tokens, c.explain.budget_cost, c.explain.extra_body),
-                    *(c.explain.requests_per_minute, c.explain.tokens_per_minute),
-                )
-            )
-        ),
+        ("explain", "teacher"),
+        f"{_listed(ENDPOINT_ONLY)} with another teacher than endpoint",
+        "only an endpoint has an address, a pace, a budget and a price; take the setting away",
+        lambda c: _set(c, ENDPOINT_ONLY) if c.explain.teacher != "endpoint" else [],
+    ),
+    Rule(
+        ("explain", "teacher"),
+        f"{_listed(_LOCAL_ONLY)} with another teacher than local",
+        "only a local model answers in batches and is spread over a Ray cluster; an endpoint has "
+        "explain.requests_in_flight",
+        lambda c: _set(c, _LOCAL_ONLY) if c.explain.teacher != "local" else [],
+    ),
+    Rule(
+        ("explain", "teacher"),
+        f"{_listed(_MODEL_ONLY)} with explain.teacher column or evidence",
+        "no chat model is asked; take the setting away, or take teacher endpoint or local",
+        lambda c: _set(c, _MODEL_ONLY) if not c.explain.asks_a_model else [],
+    ),
+    Rule(
+        ("explain", "teacher"),
+        f"{_listed(_TAUGHT_ONLY)} with explain.teacher column",
+        "people wrote one reason a row; nobody is asked for another one",
+        lambda c: _set(c, _TAUGHT_ONLY) if c.explain.teacher == "column" else [],
+    ),
+    Rule(
+        ("explain", "checks", "drop_written"),
+        "explain.checks.drop_written with another teacher than column",
+        "only that teacher's reasons were written by people; the others' are always refused where a check fails",
+        lambda c: c.explain.checks.drop_written and c.explain.teacher != "column",
     ),
     Rule(
         ("explain", "checks", "min_tokens"),
@@ -207,7 +233,13 @@ def _names(target_modules: str | list[str]) -> list[str]:
 
 def broken_rules(config: RunConfig) -> list[Fault]:
     """All rules that a configuration breaks, and what is wrong with its file of ZeRO settings."""
-    faults = [Fault(rule.keys, f"{rule.combination}: {rule.reason}") for rule in RULES if rule.broken(config)]
+    faults = []
+    for rule in RULES:
+        found = rule.broken(config)
+        if found is True:
+            faults.append(Fault(rule.keys, f"{rule.combination}: {rule.reason}"))
+        elif found:
+            faults += [Fault((*name.split("."),), f"{name} has no use here: {rule.reason}") for name in found]
     try:
         read_zero(config.train.deepspeed)
     except ConfigError as error:

@@ -83,7 +83,7 @@ def dump_config(config: RunConfig) -> str:
 
 def differing_keys(one: RunConfig, other: RunConfig) -> list[str]:
     """Dotted names of the settings in which two configurations differ."""
-    left, right = dict(_leaves(one.model_dump())), dict(_leaves(other.model_dump()))
+    left, right = dict(leaves(one.model_dump())), dict(leaves(other.model_dump()))
     return sorted(key for key in left.keys() | right.keys() if left.get(key) != right.get(key))
 
 
@@ -149,10 +149,11 @@ def _plain(value: Any) -> str:
     return str(value)
 
 
-def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every setting of a dumped configuration: its dotted name and its value."""
     for key, value in tree.items():
         if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
+            yield from leaves(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
 

@@ -6,15 +6,12 @@ Texts and explanations come from anywhere, so the template escapes all of them.
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
+from clsgen_dist.page import write_page
 from clsgen_dist.records import Prediction, Row
 
 #: Example rows of each kind (right, wrong, unsure).
@@ -63,16 +60,10 @@ def write_report(
         plots: pictures by name, PNG; they are copied into the page.
         facts: what there is to know of data and model, name -> value, in the order to show them.
     """
-    template = resources.files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["number"] = _number
-    page = environment.from_string(template).render(
+    write_page(
+        path,
+        "evaluate/report.html.j2",
+        {"number": _number},
         m=metrics,
         labels=metrics["labels"],
         headlines=[(key, name) for key, name, _ in METRICS if key in HEADLINES],
@@ -83,12 +74,6 @@ def write_report(
         simulated="bayes" in metrics,
         clip=_clip,
     )
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        unfinished.write_text(page, encoding="utf-8")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def choose_examples(

@@ -14,7 +14,7 @@ import heapq
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,9 +23,8 @@ from sklearn.linear_model import LogisticRegression
 
 from clsgen_dist.config.sections import Task
 from clsgen_dist.errors import DataError
-from clsgen_dist.records import Row
+from clsgen_dist.records import Row, RowSource
 
-RowSource = Callable[[], Iterable[Row]]
 #: First and last word of a phrase, by number, both included.
 _Span = tuple[int, int]
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from clsgen_dist.config.folder import RunFolder
-from clsgen_dist.config.run import RunConfig
+from clsgen_dist.config.run import RunConfig, leaves
 from clsgen_dist.data.store import stored_rows, write_rows
 from clsgen_dist.errors import CheckpointError
 from clsgen_dist.explain.memory import KEPT, Outcome, TeacherMemory
@@ -160,8 +160,6 @@ class _Tally:
         explain = config.explain
         first = first_counts(memory)
         numbers = [*range(len(self._labels)), UNLABELLED]
-        answers, prompt_tokens, completion_tokens = memory.totals()
-        cost = (prompt_tokens * explain.input_price + completion_tokens * explain.output_price) / 1e6
         return ExplainFacts(
             run=config.run.name,
             question=config.task.question,
@@ -187,12 +185,12 @@ class _Tally:
                 if _of(self._blind, k)
             ),
             usage=Usage(
-                num_requests=answers,
-                prompt_tokens=prompt_tokens,
-                completion_tokens=completion_tokens,
-                cost=cost if explain.input_price or explain.output_price else None,
+                num_requests=memory.num_answers,
+                prompt_tokens=memory.usage.prompt_tokens,
+                completion_tokens=memory.usage.completion_tokens,
+                cost=memory.usage.cost(explain) if explain.input_price or explain.output_price else None,
             ),
-            settings={f"explain.{name}": str(value) for name, value in explain.model_dump(mode="json").items()},
+            settings={f"explain.{name}": str(value) for name, value in leaves(explain.model_dump(mode="json"))},
             prompts=prompts,
             examples=tuple(example for some in self._examples.values() for example in some),
         )

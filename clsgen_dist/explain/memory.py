@@ -6,23 +6,16 @@ and nothing is held in memory that grows with the number of rows.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from clsgen_dist.errors import TeacherError
-from clsgen_dist.explain.teacher import Completion
+from clsgen_dist.chat.answers import AnswerMemory
 
 #: What became of a row.
 KEPT, FAILED, UNLABELLED_ROW = "kept", "failed", "unlabelled"
 
 _TABLES = """
-create table if not exists answers (
-    key text primary key, text text not null, prompt_tokens integer not null, completion_tokens integer not null,
-    fault text
-) without rowid;
 create table if not exists outcomes (
     split text not null, number integer not null, label integer not null, status text not null, reason text,
     cause text, attempts integer not null, blind integer, asked_blind integer not null, rescue integer not null,
@@ -72,55 +65,10 @@ class ClassCount:
     num_failed: int = 0
 
 
-class TeacherMemory:
+class TeacherMemory(AnswerMemory):
     """Answers by request and outcomes by row."""
 
-    def __init__(self, path: Path, *, patience_seconds: float = 5.0) -> None:
-        """Opens or makes the file. Raises TeacherError where it is no such file or another process writes to it."""
-        self.connection = sqlite3.connect(path, isolation_level=None, timeout=patience_seconds)
-        try:
-            self.connection.execute("pragma locking_mode = exclusive")  # two at one run would ask everything twice
-            self.connection.execute("pragma journal_mode = wal")
-            self.connection.execute("pragma synchronous = normal")  # survives a killed process, not a torn disk
-            self.connection.executescript(_TABLES)
-        except sqlite3.DatabaseError as error:
-            self.connection.close()
-            raise TeacherError(
-                f"{path}: cannot be used ({error}); another process may be writing to it; else move it away"
-            ) from None
-        # Kept along, since a sum over all answers at every row would cost more with every row.
-        self._totals = list(
-            self.connection.execute(
-                "select count(*), coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0) from answers"
-            ).fetchone()
-        )
-
-    def close(self) -> None:
-        self.connection.close()
-
-    def recall(self, key: str) -> Completion | None:
-        """The answer to a request that was asked before."""
-        found = self.connection.execute(
-            "select text, prompt_tokens, completion_tokens, fault from answers where key = ?", (key,)
-        ).fetchone()
-        if found is None:
-            return None
-        return Completion(text=found[0], prompt_tokens=found[1], completion_tokens=found[2], fault=found[3])
-
-    def remember(self, key: str, answer: Completion) -> None:
-        """Keeps an answer for good."""
-        cursor = self.connection.execute(
-            "insert or ignore into answers values (?, ?, ?, ?, ?)",
-            (key, answer.text, answer.prompt_tokens, answer.completion_tokens, answer.fault),
-        )
-        if cursor.rowcount == 1:
-            for place, amount in enumerate((1, answer.prompt_tokens, answer.completion_tokens)):
-                self._totals[place] += amount
-
-    def totals(self) -> tuple[int, int, int]:
-        """Answers, prompt tokens and answer tokens so far."""
-        answers, prompt_tokens, completion_tokens = self._totals
-        return answers, prompt_tokens, completion_tokens
+    tables = AnswerMemory.tables + _TABLES
 
     def start(self, settings: str) -> None:
         """Begins or goes on. Outcomes of other settings are worked out anew, from the answers that are here."""

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 
+from clsgen_dist.chat.fencing import fenced
+from clsgen_dist.chat.interface import Message
+from clsgen_dist.config.explain import Explain
 from clsgen_dist.config.sections import Task
 from clsgen_dist.explain.checks import is_word, tokens_of
-from clsgen_dist.explain.teacher import Message
 
 #: The answer of a reader who finds no label.
 UNCLEAR = "unclear"
@@ -40,11 +42,6 @@ _HINTS = {
     "unreadable": "An earlier attempt held characters that cannot be read. Write plain prose.",
     "duplicate": "An earlier attempt read like the reasons of many other texts. Name what is special in this one.",
 }
-
-#: Marks of chat templates, which a server may take for the end of the user's turn.
-_TEMPLATE_MARK = re.compile(
-    r"<(?=[|\uff5c])|<(?=/?(?:s|bos|eos|pad|unk|think|start_of_turn|end_of_turn)>)|\[(?=/?INST\])", re.IGNORECASE
-)
 
 
 def _set_of(words: str) -> frozenset[str]:
@@ -93,6 +90,13 @@ def reason_messages(task: Task, text: str, label: int, guidance: str, fault: str
     return _user("\n\n".join(part for part in parts if part))
 
 
+def guidance_of(explain: Explain) -> str:
+    """All further wishes for the reasons: the user's own, and their language."""
+    language = explain.checks.language
+    code = "" if language is None else f"Write in the language whose ISO 639-1 code is {language}."
+    return f"{explain.guidance}\n{code}".strip()
+
+
 def request_words(guidance: str) -> str:
     """What `reason_messages` says in every conversation, for the check that no reason repeats it."""
     return "\n".join((_DATA, _REASON_REQUEST, guidance, *_HINTS.values()))
@@ -111,7 +115,7 @@ def reading_messages(task: Task, reason: str, reading: int) -> tuple[Message, ..
     labels = task.labels[start:] + task.labels[:start]
     if turns % 2:
         labels.reverse()
-    opening, closing, reason = _fenced(reason, "reason")
+    opening, closing, reason = fenced(reason, "reason")
     return _user(
         f"A text that you do not see was labelled. The question was: {task.question}\nBetween {opening} and {closing} "
         f"stands a reason that somebody gave for one of the labels. {_DATA}\n\n{opening}\n{reason}\n{closing}\n\n"
@@ -237,17 +241,7 @@ def _list(names: list[str]) -> str:
 
 
 def _text_part(task: Task, text: str) -> str:
-    opening, closing, text = _fenced(text, "text")
+    opening, closing, text = fenced(text, "text")
     return (
         f"{task.question}\n\nThe text stands between {opening} and {closing}. {_DATA}\n\n{opening}\n{text}\n{closing}"
     )
-
-
-def _fenced(words: str, name: str) -> tuple[str, str, str]:
-    """Two tags that do not stand in the words, and the words without marks of chat templates."""
-    words = _TEMPLATE_MARK.sub(lambda match: f"{match[0]} ", words.strip())
-    tag, number = name, 1
-    while f"<{tag}" in words.casefold() or f"</{tag}" in words.casefold():
-        number += 1
-        tag = f"{name}-{number}"
-    return f"<{tag}>", f"</{tag}>", words

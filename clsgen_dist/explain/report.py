@@ -6,16 +6,14 @@ all of them.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from importlib import resources
 from itertools import zip_longest
 from pathlib import Path
 from typing import Literal
 
-import jinja2
+from clsgen_dist.page import Filters, write_page
 
 #: Example rows that the page shows, at most.
 MAX_EXAMPLES = 12
@@ -164,18 +162,15 @@ def write_explain_report(path: Path, facts: ExplainFacts) -> None:
         path: the HTML file to write; its folder exists.
         facts: what to say.
     """
-    template = resources.files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["thousands"] = lambda number: f"{number:,}"
-    environment.filters["cost"] = lambda cost: f"{cost:.4f}" if 0 < cost < 1 else f"{cost:,.2f}"
-    environment.filters["class_name"] = lambda label: "no label" if label is None else label
-    page = environment.from_string(template).render(
+    filters: Filters = {
+        "thousands": lambda number: f"{number:,}",
+        "cost": lambda cost: f"{cost:.4f}" if 0 < cost < 1 else f"{cost:,.2f}",
+        "class_name": lambda label: "no label" if label is None else label,
+    }
+    write_page(
+        path,
+        "explain/report.html.j2",
+        filters,
         f=facts,
         headline=say_headline(facts),
         warnings=find_warnings(facts),
@@ -185,13 +180,6 @@ def write_explain_report(path: Path, facts: ExplainFacts) -> None:
         share=_share,
         clip=_clip,
     )
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        # Half a surrogate pair, as broken JSON brings it, is no reason to have no page.
-        unfinished.write_bytes(page.encode("utf-8", errors="replace"))
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def say_headline(facts: ExplainFacts) -> str:

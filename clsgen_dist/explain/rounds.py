@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import astuple, replace
 from itertools import chain
 
@@ -12,10 +12,7 @@ from clsgen_dist.config.explain import Explain
 from clsgen_dist.explain.crew import Crew, Done, Job
 from clsgen_dist.explain.duplicates import BandCounts
 from clsgen_dist.explain.memory import FAILED, KEPT, ClassCount, Outcome, TeacherMemory
-from clsgen_dist.records import UNLABELLED, Row
-
-#: Rows of a split, from the first, as often as asked.
-RowSource = Callable[[], Iterator[Row]]
+from clsgen_dist.records import UNLABELLED, RowSource
 
 #: Why a reason is refused: too many others are nearly the same words.
 DUPLICATE = "duplicate"

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from clsgen_dist.config.chat import FREE_TO_CHANGE
 from clsgen_dist.config.folder import RunFolder
 from clsgen_dist.config.run import RunConfig
 from clsgen_dist.data.store import stored_rows
@@ -32,10 +33,7 @@ from clsgen_dist.sources import read_sources, survey_splits, write_sources
 Hire = Callable[[RunConfig, RunFolder, TeacherMemory, Watch], AbstractContextManager[Crew]]
 
 #: Settings of `explain` that say how and how fast the teacher is asked, not what comes of it.
-FREE_TO_CHANGE = (
-    *("base_url", "api_key_env", "requests_in_flight", "requests_per_minute", "tokens_per_minute", "timeout_seconds"),
-    *("max_retries", "budget_tokens", "budget_cost", "input_price", "output_price", "batch_size", "num_workers"),
-)
+HOW_ONLY = (*FREE_TO_CHANGE, "num_workers")
 
 #: Teachers that need no word of a person before they begin: they cost neither money nor hours.
 FREE_TEACHERS = ("column", "evidence")
@@ -102,6 +100,8 @@ def explain_rows(config: RunConfig, folder: RunFolder, listener: Listener, hire:
             causes=CAUSES,
             prompts=shown_prompts(config),
         )
+    if config.explain.teacher in FREE_TEACHERS:  # nothing in it that asking again would not give
+        folder.teacher_memory.unlink()
 
 
 def hire_locally(
@@ -128,7 +128,7 @@ def explained_set_stands(config: RunConfig, folder: RunFolder) -> bool:
 def _deciding_settings(config: RunConfig, sources: Mapping[str, Any]) -> dict[str, Any]:
     """Everything that decides what the explained set is."""
     return {
-        "explain": config.explain.model_dump(mode="json", exclude=set(FREE_TO_CHANGE)),
+        "explain": config.explain.model_dump(mode="json", exclude=set(HOW_ONLY)),
         "question": config.task.question,
         "labels": config.task.labels,
         "seed": config.run.seed,

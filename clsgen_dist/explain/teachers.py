@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
+from clsgen_dist.chat.interface import Chat
+from clsgen_dist.chat.remembered import Memory, RememberedChat
 from clsgen_dist.config.explain import Explain
 from clsgen_dist.config.run import RunConfig
 from clsgen_dist.explain.attempt import Explainer, TaughtReasons, WrittenReasons
-from clsgen_dist.explain.chat_teacher import ChatTeacher, Memory, RememberedChat
+from clsgen_dist.explain.chat_teacher import ChatTeacher
 from clsgen_dist.explain.checks import Checker
-from clsgen_dist.explain.limits import Usage
 from clsgen_dist.explain.memory import TeacherMemory
-from clsgen_dist.explain.prompts import blind_messages, reading_messages, reason_messages, request_words
-from clsgen_dist.explain.teacher import Chat, Teacher
+from clsgen_dist.explain.prompts import (
+    blind_messages,
+    guidance_of,
+    reading_messages,
+    reason_messages,
+    request_words,
+)
+from clsgen_dist.explain.teacher import Teacher
 from clsgen_dist.explain.watch import Watch
-from clsgen_dist.records import Row
+from clsgen_dist.records import Row, RowSource
 
 #: What each teacher is, for the report.
 SENTENCES = {
@@ -34,18 +41,16 @@ def check_teacher(explain: Explain) -> None:
         ConfigError: no key, unknown model, endpoint down, no such model here.
     """
     if explain.teacher == "endpoint":
-        from clsgen_dist.explain.address import check_endpoint  # its client takes a second to import
+        from clsgen_dist.chat.address import check_endpoint  # its client takes a second to import
 
         check_endpoint(explain)
     elif explain.teacher == "local":
-        from clsgen_dist.explain.local import check_local  # imports transformers
+        from clsgen_dist.chat.local_model import check_local  # imports transformers
 
         check_local(explain)
 
 
-def make_explainer(
-    config: RunConfig, train_rows: Callable[[], Iterator[Row]], memory: TeacherMemory, watch: Watch
-) -> Explainer:
+def make_explainer(config: RunConfig, train_rows: RowSource, memory: TeacherMemory, watch: Watch) -> Explainer:
     """The teacher with its checks.
 
     Args:
@@ -77,33 +82,32 @@ def make_chat_explainer(config: RunConfig, chat: Chat, memory: Memory) -> Explai
 
 def make_fault_of(config: RunConfig) -> Callable[[str, Row], str | None]:
     """The checks of a reason's words."""
-    asked = request_words(config.explain.guidance) if config.explain.teacher in ("endpoint", "local") else ""
+    asked = request_words(guidance_of(config.explain)) if config.explain.asks_a_model else ""
     checker = Checker(config.task, config.explain.checks, request=asked)
     return lambda reason, row: checker.fault_of(reason, text=row.text)
 
 
 def _make_chat(explain: Explain, memory: TeacherMemory, watch: Watch) -> Chat:
     if explain.teacher == "local":
-        from clsgen_dist.explain.local import LocalChat
+        from clsgen_dist.chat.local import LocalChat
 
         return LocalChat(explain)
-    from clsgen_dist.explain.endpoint import EndpointChat
+    from clsgen_dist.chat.endpoint import EndpointChat
 
-    _, prompt_tokens, completion_tokens = memory.totals()
-    chat = EndpointChat(explain, Usage(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens))
+    chat = EndpointChat(explain, memory.usage)
     watch.in_flight = lambda: chat.in_flight
     return chat
 
 
 def shown_prompts(config: RunConfig) -> dict[str, str]:
     """What a chat model is asked, with a mark in the text's place; empty for the other teachers."""
-    if config.explain.teacher not in ("endpoint", "local"):
+    if not config.explain.asks_a_model:
         return {}
     task, label = config.task, len(config.task.labels) - 1
     conversations = {
         "blind": blind_messages(task, "[TEXT]"),
         f"reason, of the label {task.labels[label]}": reason_messages(
-            task, "[TEXT]", label, config.explain.guidance, None
+            task, "[TEXT]", label, guidance_of(config.explain), None
         ),
         "reading": reading_messages(task, "[REASON]", 0),
     }

@@ -71,9 +71,8 @@ class Watch:
         words = f"kept {self._num_kept:,}, rescued {self._num_rescued:,}, given up {self._num_given_up:,}"
         if self.in_flight is None:
             return words
-        _, prompt_tokens, completion_tokens = self._memory.totals()
-        words += f"\n{self.in_flight()} in flight, {prompt_tokens + completion_tokens:,} tokens"
+        usage = self._memory.usage
+        words += f"\n{self.in_flight()} in flight, {usage.tokens:,} tokens"
         if self._explain.input_price or self._explain.output_price:
-            cost = prompt_tokens * self._explain.input_price + completion_tokens * self._explain.output_price
-            words += f", cost {cost / 1e6:,.4f}"
+            words += f", cost {usage.cost(self._explain):,.4f}"
         return words

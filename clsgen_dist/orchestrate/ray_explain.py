@@ -15,12 +15,12 @@ import ray
 import ray.data
 from ray.exceptions import RayError
 
+from clsgen_dist.chat.interface import Completion
 from clsgen_dist.config.folder import RunFolder
 from clsgen_dist.config.run import RunConfig
 from clsgen_dist.errors import ClsGenError, TeacherError
 from clsgen_dist.explain.crew import Crew, Done, Job, LocalCrew
 from clsgen_dist.explain.memory import Outcome, TeacherMemory
-from clsgen_dist.explain.teacher import Completion
 from clsgen_dist.explain.teachers import make_chat_explainer
 from clsgen_dist.explain.watch import Watch
 from clsgen_dist.orchestrate.ray_train import ray_cluster
@@ -87,7 +87,7 @@ class _Worker:
     """One actor: a local teacher that explains batches of jobs."""
 
     def __init__(self, values: dict[str, Any]) -> None:
-        from clsgen_dist.explain.local import LocalChat  # loads torch, on the actor only
+        from clsgen_dist.chat.local import LocalChat  # loads torch, on the actor only
 
         config = RunConfig.model_validate(values)
         self._answers = _Collected()

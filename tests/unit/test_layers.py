@@ -14,8 +14,8 @@ ROOT = Path(__file__).parents[2]
 LAYERS = (
     ("errors", "records"),
     ("config", "accelerator"),
-    ("data", "model", "objective", "calibrate", "tracking", "progress", "integrity"),
-    ("bundle", "sources"),
+    ("data", "model", "objective", "calibrate", "tracking", "progress", "integrity", "page"),
+    ("bundle", "sources", "chat"),
     ("engine", "predict", "evaluate", "explain"),
     ("train",),
     ("worker", "prepare", "observe"),
@@ -35,7 +35,8 @@ SOLE_IMPORTERS = {
         "clsgen_dist/data/tokens.py",
         "clsgen_dist/predict/",
         "clsgen_dist/bundle.py",
-        "clsgen_dist/explain/local.py",
+        "clsgen_dist/chat/local.py",
+        "clsgen_dist/chat/local_model.py",
         "clsgen_dist/engine/deepspeed.py",  # HfDeepSpeedConfig: how transformers is told to load in parts
     ),
     "peft": (
@@ -55,7 +56,7 @@ LIGHT = {
 STANDARD = {
     *("__future__", "abc", "argparse", "ast", "bisect", "collections", "contextlib", "csv", "dataclasses", "difflib"),
     *("enum", "functools", "hashlib", "io", "itertools", "json", "logging", "math", "operator", "os", "pathlib", "re"),
-    *("string", "sys", "textwrap", "types", "typing", "warnings"),
+    *("string", "sys", "textwrap", "types", "typing", "urllib", "warnings"),
 }
 
 MAX_MODULE_LINES = 300

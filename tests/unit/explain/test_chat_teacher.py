@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from clsgen_dist.chat.interface import Completion, Request
+from clsgen_dist.chat.remembered import RememberedChat, request_key
 from clsgen_dist.config.explain import Checks, Explain
 from clsgen_dist.config.sections import Task
 from clsgen_dist.errors import TeacherError
-from clsgen_dist.explain.chat_teacher import ChatTeacher, RememberedChat, request_key, tidy
+from clsgen_dist.explain.chat_teacher import ChatTeacher, tidy
 from clsgen_dist.explain.memory import TeacherMemory
-from clsgen_dist.explain.teacher import Completion, Request
 from clsgen_dist.records import Row
 
 TASK = Task(question="Does this patient need urgent care?", labels=["no", "yes"])
@@ -98,8 +99,8 @@ def test_an_answer_without_words_is_no_label_and_no_reason() -> None:
 def test_more_rows_than_requests_are_worked_on_and_the_chat_is_closed() -> None:
     chat = ScriptedChat(says("yes"))
     assert ChatTeacher(chat, TASK, Explain(teacher="endpoint", requests_in_flight=64)).num_at_once == 128
-    teacher = ChatTeacher(chat, TASK, Explain(teacher="local", batch_size=8, num_workers=2, requests_in_flight=64))
-    assert teacher.num_at_once == 32
+    teacher = ChatTeacher(chat, TASK, Explain(teacher="local", batch_size=8, num_workers=2))
+    assert teacher.num_at_once == 16, "each worker on a cluster has a teacher of its own"
     asyncio.run(teacher.close())
     assert chat.closed
 

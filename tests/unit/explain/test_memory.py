@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from clsgen_dist.chat.interface import Completion
 from clsgen_dist.errors import TeacherError
 from clsgen_dist.explain.memory import FAILED, KEPT, UNLABELLED_ROW, ClassCount, Outcome, TeacherMemory
-from clsgen_dist.explain.teacher import Completion
 
 ANSWER = Completion(text="Because of it.", prompt_tokens=11, completion_tokens=4)
 FAULT = Completion(text="", prompt_tokens=7, completion_tokens=0, fault="empty")
@@ -30,10 +30,10 @@ def test_answers_are_recalled_and_counted_once(tmp_path: Path) -> None:
     for key, answer in (("k", ANSWER), ("k", ANSWER), ("f", FAULT)):
         memory.remember(key, answer)
     assert (memory.recall("k"), memory.recall("f")) == (ANSWER, FAULT)
-    assert memory.totals() == (2, 18, 4)
+    assert (memory.num_answers, memory.usage.prompt_tokens, memory.usage.completion_tokens) == (2, 18, 4)
     memory.close()
     again = TeacherMemory(tmp_path / "m.sqlite")
-    assert again.totals() == (2, 18, 4)
+    assert (again.num_answers, again.usage.prompt_tokens, again.usage.completion_tokens) == (2, 18, 4)
     again.close()
 
 
@@ -86,7 +86,7 @@ def test_what_was_kept_survives_a_kill(tmp_path: Path) -> None:
         "import sys, time\n"
         "from pathlib import Path\n"
         "from clsgen_dist.explain.memory import TeacherMemory\n"
-        "from clsgen_dist.explain.teacher import Completion\n"
+        "from clsgen_dist.chat.interface import Completion\n"
         "memory = TeacherMemory(Path(sys.argv[1]))\n"
         "for n in range(100):\n"
         "    memory.remember(str(n), Completion(text='x', prompt_tokens=1, completion_tokens=1))\n"
@@ -103,7 +103,7 @@ def test_what_was_kept_survives_a_kill(tmp_path: Path) -> None:
     process.wait()
     process.stdout.close()
     memory = TeacherMemory(path)
-    assert memory.totals() == (100, 100, 100)
+    assert (memory.num_answers, memory.usage.tokens) == (100, 200)
     memory.close()
 
 

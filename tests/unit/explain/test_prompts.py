@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clsgen_dist.chat.interface import Message
 from clsgen_dist.config.sections import Task
 from clsgen_dist.explain.checks import CAUSES
 from clsgen_dist.explain.prompts import (
@@ -13,7 +14,6 @@ from clsgen_dist.explain.prompts import (
     reason_messages,
     request_words,
 )
-from clsgen_dist.explain.teacher import Message
 
 YES_NO = ["no", "yes"]
 ENTAILMENT = ["not entailment", "entailment"]

@@ -77,7 +77,7 @@ def test_a_finished_set_is_left_as_it_is(tmp_path: Path) -> None:
     folder = explain_run(evidence(tmp_path), silent)
     before = {path: path.stat().st_mtime_ns for path in folder.explained.iterdir()}
     heard: list[Event] = []
-    explain_run(evidence(tmp_path, **{"explain.requests_in_flight": 3}), heard.append)
+    explain_run(evidence(tmp_path), heard.append)
     assert {path: path.stat().st_mtime_ns for path in folder.explained.iterdir()} == before
     assert heard == []
 

@@ -11,7 +11,7 @@ from email.utils import parsedate_to_datetime
 
 from aiolimiter import AsyncLimiter
 
-from clsgen_dist.config.explain import Explain
+from clsgen_dist.config.chat import ChatSettings
 from clsgen_dist.errors import TeacherError
 
 #: Characters of a token, at least on average. A low number makes an estimate high, and so keeps a limit.
@@ -39,10 +39,10 @@ class Usage:
         """Tokens of prompts and answers."""
         return self.prompt_tokens + self.completion_tokens
 
-    def cost(self, explain: Explain) -> float:
+    def cost(self, settings: ChatSettings) -> float:
         """What they cost, in the currency of the prices."""
         return (
-            self.prompt_tokens * explain.input_price + self.completion_tokens * explain.output_price
+            self.prompt_tokens * settings.input_price + self.completion_tokens * settings.output_price
         ) / _PRICED_TOKENS
 
 
@@ -51,21 +51,22 @@ def estimate_tokens(num_characters: int) -> int:
     return math.ceil(num_characters / _CHARACTERS_PER_TOKEN)
 
 
-def check_spent(usage: Usage, explain: Explain) -> None:
+def check_spent(usage: Usage, settings: ChatSettings) -> None:
     """Refuses to go on when the budget is spent.
 
     Raises:
         TeacherError: `budget_tokens` or `budget_cost` is reached.
     """
     ends = "What was answered is kept, and the same command goes on once the budget is raised."
-    if explain.budget_tokens is not None and usage.tokens >= explain.budget_tokens:
+    if settings.budget_tokens is not None and usage.tokens >= settings.budget_tokens:
         raise TeacherError(
-            f"the budget is spent: {usage.tokens:,} tokens of explain.budget_tokens = {explain.budget_tokens:,}. {ends}"
+            f"the budget is spent: {usage.tokens:,} tokens of {settings.section}.budget_tokens = "
+            f"{settings.budget_tokens:,}. {ends}"
         )
-    cost = usage.cost(explain)
-    if explain.budget_cost is not None and cost >= explain.budget_cost:
+    cost = usage.cost(settings)
+    if settings.budget_cost is not None and cost >= settings.budget_cost:
         raise TeacherError(
-            f"the budget is spent: {cost:,.4f} of explain.budget_cost = {explain.budget_cost:,.4f}. {ends}"
+            f"the budget is spent: {cost:,.4f} of {settings.section}.budget_cost = {settings.budget_cost:,.4f}. {ends}"
         )
 
 
@@ -123,9 +124,9 @@ class Pace:
 class Limits:
     """The door through which every request to an endpoint goes, one after another."""
 
-    def __init__(self, explain: Explain) -> None:
-        self._requests = Pace(explain.requests_per_minute) if explain.requests_per_minute else None
-        self._tokens = Pace(explain.tokens_per_minute) if explain.tokens_per_minute else None
+    def __init__(self, settings: ChatSettings) -> None:
+        self._requests = Pace(settings.requests_per_minute) if settings.requests_per_minute else None
+        self._tokens = Pace(settings.tokens_per_minute) if settings.tokens_per_minute else None
         self._turn = asyncio.Lock()
         self._closed_until = 0.0  # by the clock of the event loop
 

@@ -12,12 +12,12 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from clsgen_dist.config.explain import Explain
+from clsgen_dist.chat.address import CONNECT_SECONDS, check_endpoint, key_of, place_of, told_by, what_to_mend
+from clsgen_dist.chat.interface import Completion, Request
+from clsgen_dist.chat.limits import Limits, Usage, check_spent, estimate_tokens, seconds_to_wait
+from clsgen_dist.chat.thinking import without_thinking
+from clsgen_dist.config.chat import ChatSettings
 from clsgen_dist.errors import TeacherError
-from clsgen_dist.explain.address import CONNECT_SECONDS, check_endpoint, key_of, place_of, told_by, what_to_mend
-from clsgen_dist.explain.limits import Limits, Usage, check_spent, estimate_tokens, seconds_to_wait
-from clsgen_dist.explain.teacher import Completion, Request
-from clsgen_dist.explain.thinking import without_thinking
 
 if TYPE_CHECKING:
     import openai
@@ -73,11 +73,11 @@ class EndpointChat:
             they are sent no more.
     """
 
-    def __init__(self, explain: Explain, spent: Usage | None = None) -> None:
+    def __init__(self, settings: ChatSettings, spent: Usage | None = None) -> None:
         """Connects to nothing yet.
 
         Args:
-            explain: the settings; `base_url` and `model` are set.
+            settings: the settings; `base_url` and `model` are set.
             spent: tokens of the budget that earlier runs have spent.
 
         Raises:
@@ -87,26 +87,26 @@ class EndpointChat:
         import openai
         import tenacity
 
-        self._explain = explain
+        self._settings = settings
         # aiohttp takes two thirds of the processor time of the default transport, which 64 requests at a time need.
         limits = httpx2.Limits(
-            max_connections=explain.requests_in_flight,
-            max_keepalive_connections=explain.requests_in_flight,
+            max_connections=settings.requests_in_flight,
+            max_keepalive_connections=settings.requests_in_flight,
             keepalive_expiry=_KEEP_ALIVE_SECONDS,
         )
         self._client = openai.AsyncOpenAI(
-            base_url=explain.base_url,
-            api_key=key_of(explain),
+            base_url=settings.base_url,
+            api_key=key_of(settings),
             max_retries=0,
             timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS),
             http_client=openai.DefaultAioHttpClient(limits=limits),
         )
-        self._limits = Limits(explain)
-        self._slots = asyncio.Semaphore(explain.requests_in_flight)
+        self._limits = Limits(settings)
+        self._slots = asyncio.Semaphore(settings.requests_in_flight)
         first, longest = FIRST_WAIT_SECONDS / 2, LONGEST_WAIT_SECONDS / 2
         self._retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(_Fault),
-            stop=tenacity.stop_after_attempt(1 + explain.max_retries),
+            stop=tenacity.stop_after_attempt(1 + settings.max_retries),
             wait=tenacity.wait_exponential(first, longest) + tenacity.wait_random_exponential(first, longest),
             sleep=asyncio.sleep,
             reraise=True,
@@ -115,11 +115,6 @@ class EndpointChat:
         self.in_flight = 0
         self.faults: Counter[str] = Counter()
         self.not_taken: set[str] = set()
-
-    @property
-    def cost(self) -> float:
-        """What `usage` costs at the present prices."""
-        return self.usage.cost(self._explain)
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -135,9 +130,11 @@ class EndpointChat:
             fault = error
         if fault.kind == _EMPTY:
             return _completion(tally, fault=_EMPTY)
-        hint = " Fewer explain.requests_in_flight, or explain.requests_per_minute, may help." * (fault.kind == "429")
+        section = self._settings.section
+        hint = f" Fewer {section}.requests_in_flight, or {section}.requests_per_minute, may help."
         raise TeacherError(
-            f"{place_of(self._explain)}: {fault}, in {1 + self._explain.max_retries} attempts at one request.{hint} "
+            f"{place_of(self._settings)}: {fault}, in {1 + self._settings.max_retries} attempts at one request."
+            f"{hint * (fault.kind == '429')} "
             "The run stopped and nothing is lost: what was answered is kept, and the same command goes on."
         )
 
@@ -145,7 +142,7 @@ class EndpointChat:
         characters = sum(len(message["content"]) for message in request.messages)
         async with self._slots:
             await self._limits.admit(estimate_tokens(characters) + request.max_tokens)
-            check_spent(self.usage, self._explain)
+            check_spent(self.usage, self._settings)
             self.in_flight += 1
             try:
                 content = await self._send(request)
@@ -164,14 +161,14 @@ class EndpointChat:
         import httpx2
         import openai
 
-        explain = self._explain
+        settings = self._settings
         fields = {"max_tokens": request.max_tokens, "temperature": request.temperature, "seed": request.seed}
         body: dict[str, Any] = {name: value for name, value in fields.items() if name not in self.not_taken}
         if "max_tokens" in self.not_taken:
             body["max_completion_tokens"] = request.max_tokens
-        body |= {"model": explain.model, "messages": request.messages, **(explain.extra_body or {})}
+        body |= {"model": settings.model, "messages": request.messages, **(settings.extra_body or {})}
         try:
-            async with asyncio.timeout(explain.timeout_seconds):
+            async with asyncio.timeout(settings.timeout_seconds):
                 # chat.completions.create looks at every field of every message for what it might convert, which
                 # takes as long as the rest of the request.
                 answer = await self._client.post("/chat/completions", cast_to=httpx2.Response, body=body)
@@ -179,7 +176,7 @@ class EndpointChat:
         except openai.APIStatusError as error:
             found: openai.APIStatusError | _Fault = error
         except TimeoutError:
-            found = _Fault("timeout", f"no answer in explain.timeout_seconds = {explain.timeout_seconds:g}")
+            found = _Fault("timeout", f"no answer in {settings.section}.timeout_seconds = {settings.timeout_seconds:g}")
         except (openai.APIError, httpx2.HTTPError, aiohttp.ClientError, OSError):
             found = _Fault("connection", "no connection, or one that broke")
         if isinstance(found, _Fault):
@@ -194,7 +191,7 @@ class EndpointChat:
             seconds = seconds_to_wait(error.response.headers) or 0.0
             if seconds > LONGEST_RETRY_AFTER_SECONDS:
                 raise TeacherError(
-                    f"{place_of(self._explain)}: answered {told} and asks to wait for {seconds:,.0f} seconds. The run "
+                    f"{place_of(self._settings)}: answered {told} and asks to wait for {seconds:,.0f} seconds. The run "
                     "stopped and nothing is lost: what was answered is kept, and the same command goes on then."
                 )
             self._limits.close(seconds)
@@ -204,10 +201,11 @@ class EndpointChat:
                 self.not_taken.add(error.param)
                 raise _Fault(str(status), f"answered {told}")
             raise TeacherError(
-                f"{place_of(self._explain)}: answered {told} about {error.param!r}; see explain.extra_body"
+                f"{place_of(self._settings)}: answered {told} about {error.param!r}; see "
+                f"{self._settings.section}.extra_body"
             )
         if status not in _OF_ONE_REQUEST:
-            raise TeacherError(f"{what_to_mend(self._explain, error)} What was answered is kept.")
+            raise TeacherError(f"{what_to_mend(self._settings, error)} What was answered is kept.")
 
     def _read(self, content: bytes, characters: int, tally: _Tally) -> Completion:
         try:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clsgen_dist.explain.thinking import without_thinking
+from clsgen_dist.chat.thinking import without_thinking
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,12 @@ from typing import Any
 import pytest
 import torch
 
+from clsgen_dist.chat.encoding import PromptEncoder
+from clsgen_dist.chat.interface import Completion, Message, Request
+from clsgen_dist.chat.local import LocalChat, _Draw
+from clsgen_dist.chat.local_model import check_local
 from clsgen_dist.config.explain import Explain
 from clsgen_dist.errors import ConfigError, TeacherError
-from clsgen_dist.explain.local import LocalChat, PromptEncoder, _Draw, check_local
-from clsgen_dist.explain.teacher import Completion, Message, Request
 from tests.support.tiny import CHAT_TEMPLATE, ROOT, shared_backbone, tiny_backbone, tiny_tokenizer
 
 CONTEXT_TOKENS = 256
@@ -230,7 +232,7 @@ def test_a_template_without_a_place_for_the_system(template: str) -> None:
 def test_a_template_that_takes_no_such_conversation() -> None:
     tokenizer = tiny_tokenizer()
     tokenizer.chat_template = "{{ raise_exception('never') }}"
-    with pytest.raises(TeacherError, match=r"explain\.model: the chat template of tiny takes no conversation .* user"):
+    with pytest.raises(TeacherError, match=r"tiny: the chat template takes no conversation .* user"):
         PromptEncoder(tokenizer, "tiny").encode(({"role": "user", "content": "secret"},))
 
 
@@ -345,7 +347,6 @@ def test_a_request_that_nobody_waits_for_is_not_answered(monkeypatch: pytest.Mon
 
 def test_one_chat_serves_one_loop_after_another() -> None:
     chat = LocalChat(Explain(teacher="local", model=shared_backbone(), batch_size=3))
-    assert chat.num_at_once == 6
     assert asyncio.run(chat.complete(ask("fever"))) == asyncio.run(chat.complete(ask("fever")))
     asyncio.run(chat.close())
 
@@ -390,6 +391,6 @@ def test_weights_that_cannot_be_read(tmp_path: Path, fault: str) -> None:
 
 
 def test_importing_it_is_light() -> None:
-    code = "import sys, clsgen_dist.explain.local; print({'torch', 'transformers'} & sys.modules.keys())"
+    code = "import sys, clsgen_dist.chat.local; print({'torch', 'transformers'} & sys.modules.keys())"
     printed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "set()"

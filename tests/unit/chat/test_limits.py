@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clsgen_dist.chat.limits import Limits, Usage, check_spent, estimate_tokens, seconds_to_wait
 from clsgen_dist.config.explain import Explain
 from clsgen_dist.errors import TeacherError
-from clsgen_dist.explain.limits import Limits, Usage, check_spent, estimate_tokens, seconds_to_wait
 
 
 class WoundLoop(asyncio.SelectorEventLoop):

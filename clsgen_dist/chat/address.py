@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from clsgen_dist.config.explain import Explain
+from clsgen_dist.config.chat import ChatSettings
 from clsgen_dist.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,14 +26,14 @@ _DOWN = (502, 503, 504)
 _TOLD_MODELS = 8
 
 
-def check_endpoint(explain: Explain) -> None:
+def check_endpoint(settings: ChatSettings) -> None:
     """Finds out before any row is spent whether the endpoint can be asked.
 
     The model has to be among those that the endpoint lists. Where it is not, or none are listed, one answer of one
     token is asked for: some servers load a model, or take any name, when they are asked.
 
     Args:
-        explain: the settings; `base_url` and `model` are set.
+        settings: the settings; `base_url` and `model` are set.
 
     Raises:
         ConfigError: the key is missing or refused, nobody answers, or the model is unknown.
@@ -41,15 +41,15 @@ def check_endpoint(explain: Explain) -> None:
     import openai
 
     with openai.OpenAI(
-        base_url=explain.base_url, api_key=key_of(explain), timeout=CONNECT_SECONDS, max_retries=_CHECK_RETRIES
+        base_url=settings.base_url, api_key=key_of(settings), timeout=CONNECT_SECONDS, max_retries=_CHECK_RETRIES
     ) as client:
-        listed = _listed_models(client, explain)
-        if explain.model in listed:
+        listed = _listed_models(client, settings)
+        if settings.model in listed:
             return
-        body = {"model": explain.model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
+        body = {"model": settings.model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
         refused = None
         try:
-            client.post("/chat/completions", cast_to=object, body=body, options={"timeout": explain.timeout_seconds})
+            client.post("/chat/completions", cast_to=object, body=body, options={"timeout": settings.timeout_seconds})
         except openai.APIStatusError as error:
             refused = error
         except (openai.APIError, ValueError):
@@ -57,18 +57,18 @@ def check_endpoint(explain: Explain) -> None:
     if refused is None or refused.status_code in (408, 429) or refused.code == "unsupported_parameter":
         return  # of all settings, the model is the one that is asked about here
     if not listed or refused.status_code in (401, 403):
-        raise ConfigError(what_to_mend(explain, refused))
-    near = difflib.get_close_matches(explain.model or "", listed, n=1, cutoff=0.4)
+        raise ConfigError(what_to_mend(settings, refused))
+    near = difflib.get_close_matches(settings.model or "", listed, n=1, cutoff=0.4)
     rest = sorted(set(listed) - set(near))[: _TOLD_MODELS - len(near)]
     more = ", ..." if len(listed) > len(near) + len(rest) else ""
     meant = f" Did you mean {near[0]!r}?" if near else ""
     raise ConfigError(
-        f"explain.model: {place_of(explain)} knows no model {explain.model!r} ({told_by(refused)}).{meant} "
-        f"It lists {', '.join(map(repr, near + rest))}{more}"
+        f"{settings.section}.model: {place_of(settings)} knows no model {settings.model!r} ({told_by(refused)})."
+        f"{meant} It lists {', '.join(map(repr, near + rest))}{more}"
     )
 
 
-def _listed_models(client: openai.OpenAI, explain: Explain) -> list[str]:
+def _listed_models(client: openai.OpenAI, settings: ChatSettings) -> list[str]:
     """Names of models that the endpoint lists; none where it keeps no list.
 
     Raises:
@@ -89,11 +89,11 @@ def _listed_models(client: openai.OpenAI, explain: Explain) -> list[str]:
         return []  # an answer, but no list
     if down:
         raise ConfigError(
-            f"explain.base_url: nobody answers at {place_of(explain)} ({1 + _CHECK_RETRIES} attempts); expected an "
-            "OpenAI-compatible endpoint that is up"
+            f"{settings.section}.base_url: nobody answers at {place_of(settings)} ({1 + _CHECK_RETRIES} attempts); "
+            "expected an OpenAI-compatible endpoint that is up"
         )
     if refused is not None and (refused.status_code in (401, 403) or refused.status_code in _DOWN):
-        raise ConfigError(what_to_mend(explain, refused))
+        raise ConfigError(what_to_mend(settings, refused))
     entries = answer.get("data") if isinstance(answer, dict) else None
     if not isinstance(entries, list):
         return []
@@ -101,7 +101,7 @@ def _listed_models(client: openai.OpenAI, explain: Explain) -> list[str]:
     return [name for name in names if isinstance(name, str)]
 
 
-def key_of(explain: Explain) -> str:
+def key_of(settings: ChatSettings) -> str:
     """The endpoint's key, or a word in its place where it takes none.
 
     Raises:
@@ -109,28 +109,30 @@ def key_of(explain: Explain) -> str:
     """
     import httpx2
 
-    name = explain.api_key_env
+    name = settings.api_key_env
     # Without a word in its place, the client would take OPENAI_API_KEY and send it to whoever listens at base_url.
     key = "none" if name is None else os.environ.get(name, "").strip()
     if not key:
         raise ConfigError(
-            f"explain.api_key_env: the environment variable {name} is not set or empty, expected the key of the "
-            "endpoint; explain.api_key_env=null for an endpoint that takes none"
+            f"{settings.section}.api_key_env: the environment variable {name} is not set or empty, expected the key "
+            f"of the endpoint; {settings.section}.api_key_env=null for an endpoint that takes none"
         )
     if not re.fullmatch(r"[!-~]+", key):
-        raise ConfigError(f"explain.api_key_env: {name} holds spaces, line ends or letters that no key has")
+        raise ConfigError(f"{settings.section}.api_key_env: {name} holds spaces, line ends or letters that no key has")
     try:
-        host = httpx2.URL(explain.base_url or "").host and urlsplit(explain.base_url or "").hostname
+        host = httpx2.URL(settings.base_url or "").host and urlsplit(settings.base_url or "").hostname
     except (httpx2.InvalidURL, ValueError):
         host = None
     if not host:
-        raise ConfigError("explain.base_url: found no address of a server, expected one as http://HOST:8000/v1")
+        raise ConfigError(
+            f"{settings.section}.base_url: found no address of a server, expected one as http://HOST:8000/v1"
+        )
     return key
 
 
-def place_of(explain: Explain) -> str:
+def place_of(settings: ChatSettings) -> str:
     """The endpoint's address without a user name, password or query that may stand in it."""
-    parts = urlsplit(explain.base_url or "")
+    parts = urlsplit(settings.base_url or "")
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
@@ -143,15 +145,16 @@ def told_by(error: openai.APIStatusError) -> str:
     return str(error.status_code)
 
 
-def what_to_mend(explain: Explain, error: openai.APIStatusError) -> str:
+def what_to_mend(settings: ChatSettings, error: openai.APIStatusError) -> str:
     """What an error status that no further attempt can mend says to a person."""
     told = told_by(error)
     if error.status_code in (401, 403):
-        key = f"the key in {explain.api_key_env}" if explain.api_key_env else "a request without a key"
-        return f"{place_of(explain)}: refused {key} ({told}); see explain.api_key_env."
+        key = f"the key in {settings.api_key_env}" if settings.api_key_env else "a request without a key"
+        return f"{place_of(settings)}: refused {key} ({told}); see {settings.section}.api_key_env."
     if error.status_code == 404:
         return (
-            f"{place_of(explain)}: knows no model {explain.model!r}, or no chat completions ({told}); see "
-            "explain.model and explain.base_url."
+            f"{place_of(settings)}: knows no model {settings.model!r}, or no chat completions ({told}); see "
+            f"{settings.section}.model and {settings.section}.base_url."
         )
-    return f"{place_of(explain)}: answered {told}; see explain.base_url, explain.model and explain.extra_body."
+    section = settings.section
+    return f"{place_of(settings)}: answered {told}; see {section}.base_url, {section}.model and {section}.extra_body."

@@ -12,88 +12,49 @@ import asyncio
 import math
 import queue
 import random
-import re
 import threading
 import time
 from concurrent.futures import Future
-from typing import Any, NamedTuple
+from typing import Any
 
-from clsgen_dist.config.explain import Explain
-from clsgen_dist.errors import ConfigError, TeacherError
-from clsgen_dist.explain.teacher import Completion, Message, Request
-from clsgen_dist.explain.thinking import without_thinking
+from clsgen_dist.chat.encoding import Prompt, PromptEncoder
+from clsgen_dist.chat.interface import Completion, Request
+from clsgen_dist.chat.local_model import LocalModel, load_local
+from clsgen_dist.chat.thinking import without_thinking
+from clsgen_dist.config.chat import ChatSettings
+from clsgen_dist.errors import TeacherError
 
 #: Longest wait of a batch for further requests; short beside the writing of an answer.
 _GATHERING_SECONDS = 0.01
-
-#: Stands for the content of a turn while a chat template is rendered around it; words that no template changes.
-_MARK = "@@clsgen-dist-turn-{}@@"
 
 #: A request that waits, and where its answer goes.
 _Waiting = tuple[Request, Future[Completion]]
 
 
-def check_local(explain: Explain) -> None:
-    """Looks at the model's configuration, before any row is spent and without its weights.
-
-    Raises:
-        ConfigError: there is no model at `explain.model`, or it is no decoder-only causal language model.
-    """
-    import clsgen_dist.accelerator  # noqa: F401 - before transformers, which looks for GPUs
-
-    # isort: split
-    from transformers import AutoConfig
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
-
-    if explain.model is None:
-        raise ConfigError("explain.model: not set; explain.teacher local needs a folder or a Hub name there")
-    try:
-        config = AutoConfig.from_pretrained(explain.model)
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"explain.model: no model at {explain.model} ({_first_line(error)})") from None
-    architectures = config.architectures or ()
-    masked = any("MaskedLM" in name for name in architectures)
-    if config.is_encoder_decoder or masked or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise ConfigError(
-            f"explain.model: {explain.model} is a {config.model_type} model ({', '.join(architectures) or 'unknown'}), "
-            "expected a decoder-only causal language model (Llama, Qwen, Gemma, Mistral, ...)"
-        )
-
-
 class LocalChat:
     """Implements `Chat`. Requests may come from any event loop; the answer goes to the one that asked."""
 
-    def __init__(self, explain: Explain) -> None:
-        """Loads the model: in bf16 onto the GPU where there is one, else as it is stored.
+    def __init__(self, settings: ChatSettings, loaded: LocalModel | None = None) -> None:
+        """Takes a loaded model, or loads that of the settings.
 
         Raises:
-            ConfigError: no such model, no tokenizer, or weights that cannot be read.
+            ConfigError: see `load_local`.
         """
-        check_local(explain)
-        import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+        loaded = loaded or load_local(settings)
+        from transformers import GenerationConfig
 
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        name, dtype = str(explain.model), torch.bfloat16 if self._device == "cuda" else "auto"
-        try:
-            tokenizer: Any = AutoTokenizer.from_pretrained(name)
-            model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
-        except Exception as error:  # noqa: BLE001 - torn files and missing libraries raise many kinds, none of them ours
-            raise ConfigError(
-                f"explain.model: {name} cannot be loaded ({_first_line(error)}); expected weights and a tokenizer"
-            ) from None
-        self._model = model.to(self._device).eval()
+        self._model, self._device = loaded.model, loaded.device
+        model, tokenizer = loaded.model, loaded.tokenizer
         own = model.generation_config.eos_token_id
         self._ends = {tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None}
         self._pad = next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
         # The model's own settings of sampling, as top_k, would come on top of the request's.
         model.generation_config = GenerationConfig(eos_token_id=sorted(self._ends) or None, pad_token_id=self._pad)
-        self._prompts = PromptEncoder(tokenizer, name)
+        self._prompts = PromptEncoder(tokenizer, loaded.name)
         self._tokenizer = tokenizer
         self._context_tokens = getattr(model.config.get_text_config(), "max_position_embeddings", math.inf)
-        self._batch_size = explain.batch_size
-        #: How many requests are worth sending at one time: while one batch is answered, the next one gathers.
-        self.num_at_once = 2 * explain.batch_size
+        self._section = settings.section
+        self._batch_size = settings.batch_size
         self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="local-teacher", daemon=True)
@@ -127,8 +88,8 @@ class LocalChat:
                 answers = self._answer([request for request, _ in batch])
             except torch.OutOfMemoryError:
                 failure = TeacherError(
-                    f"explain.model: no memory for {len(batch)} answers at one time; lower explain.batch_size, or "
-                    "explain.max_tokens, or take shorter texts"
+                    f"{self._section}.model: no memory for {len(batch)} answers at one time; lower "
+                    f"{self._section}.batch_size or {self._section}.max_tokens, or take shorter texts"
                 )
             except Exception as error:  # noqa: BLE001 - raised where it was asked
                 failure = error
@@ -202,69 +163,6 @@ class LocalChat:
         )
 
 
-class Prompt(NamedTuple):
-    """A conversation as token ids, and whether it ends within the model's thinking, as some templates do."""
-
-    ids: list[int]
-    opens_thinking: bool = False
-
-
-class PromptEncoder:
-    """Conversations -> token ids, by the tokenizer's chat template where it has one."""
-
-    def __init__(self, tokenizer: Any, name: str) -> None:
-        """Takes a tokenizer and the name of its model, for messages."""
-        self._tokenizer = tokenizer
-        self._name = name
-        self._frames: dict[tuple[str, ...], list[str] | None] = {}
-
-    def encode(self, messages: tuple[Message, ...]) -> Prompt:
-        """Ids of a conversation, ready for the answer. No words of a message can end its turn.
-
-        Raises:
-            TeacherError: the chat template takes no such conversation.
-        """
-        roles = [message["role"] for message in messages]
-        contents = [message["content"].strip() for message in messages]
-        if not self._tokenizer.chat_template:
-            opening = self._tokenizer("a")["input_ids"][:1]
-            bos = [token for token in opening if token == self._tokenizer.bos_token_id]
-            return Prompt(bos + self._ids("\n\n".join(contents) + "\nAnswer:", as_data=True))
-        frame = self._frame(tuple(roles))
-        if frame is None and roles[:2] == ["system", "user"]:  # some templates have no place for a system's turn
-            roles, contents = roles[1:], ["\n\n".join(contents[:2]), *contents[2:]]
-            frame = self._frame(tuple(roles))
-        if frame is None:
-            raise TeacherError(
-                f"explain.model: the chat template of {self._name} takes no conversation of the roles "
-                f"{', '.join(roles)}, expected one for system, user and assistant; take another model"
-            )
-        ids = self._ids(frame[0])
-        for content, after in zip(contents, frame[1:], strict=True):
-            ids += self._ids(content, as_data=True) + self._ids(after)
-        return Prompt(ids, opens_thinking=frame[-1].rfind("<think>") > frame[-1].rfind("</think>"))
-
-    def _frame(self, roles: tuple[str, ...]) -> list[str] | None:
-        """What the template writes before, between and after the contents; None where it refuses or loses some."""
-        if roles not in self._frames:
-            from jinja2 import TemplateError  # transformers renders with it
-
-            turns = [{"role": role, "content": _MARK.format(number)} for number, role in enumerate(roles)]
-            try:
-                rendered = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-            except TemplateError:
-                rendered = ""
-            parts = re.split(_MARK.format(r"(\d+)"), rendered)
-            unchanged = parts[1::2] == [str(number) for number in range(len(roles))]
-            self._frames[roles] = parts[::2] if unchanged else None
-        return self._frames[roles]
-
-    def _ids(self, text: str, *, as_data: bool = False) -> list[int]:
-        """Token ids; `as_data` reads the names of special tokens as plain words."""
-        ids: list[int] = self._tokenizer(text, add_special_tokens=False, split_special_tokens=as_data)["input_ids"]
-        return ids
-
-
 class _Draw:
     """A logits processor that draws each row's token by itself, and leaves the greedy search no other one to take."""
 
@@ -294,7 +192,3 @@ class _Limits:
     def __call__(self, input_ids: Any, scores: Any, **options: Any) -> Any:
         num_new = input_ids.shape[1] - self._width
         return input_ids.new_tensor([self._closing.is_set() or num_new >= limit for limit in self._limits]).bool()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
