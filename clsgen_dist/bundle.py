@@ -3,7 +3,8 @@
     bundle/
       manifest.json      base model, precision, limits, sha256 of every other file
       task.json          question, labels, templates
-      calibrator.json    temperature, operating threshold
+      calibrator.json    map from logits to probabilities, operating threshold, what both were fitted on
+      trained_on.safetensors   hashes of the texts that the model has seen, so that nobody calibrates on them
       head.safetensors   classification head
       adapter/           LoRA weights in PEFT's format, or
       model/             all weights of the backbone after full fine-tuning
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from huggingface_hub import save_torch_state_dict
 from pydantic import ValidationError
@@ -28,21 +30,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from clsgen_dist import __version__
-from clsgen_dist.calibrate.scaling import Calibrator
+from clsgen_dist.calibrate.scaling import IDENTITY, Calibrator
 from clsgen_dist.config.run import RunConfig
 from clsgen_dist.config.sections import Data, Model, Task
 from clsgen_dist.config.source import ConfigSource, apply_overrides
 from clsgen_dist.data.tokens import RowTokenizer, load_tokenizer
 from clsgen_dist.errors import BundleError, ConfigError
-from clsgen_dist.integrity import fingerprint, read_json, sha256_of, write_json
+from clsgen_dist.integrity import fingerprint, read_json, write_json
 from clsgen_dist.model.build import DTYPES, add_new_adapter, load_backbone, read_backbone_config
 from clsgen_dist.model.dual_head import DualHead
 from clsgen_dist.model.heads import ClassificationHead
+from clsgen_dist.sealed import FORMAT, Decision, read_decision, read_manifest, seal, set_decision
 
-FORMAT = 1
-_MANIFEST = "manifest.json"
 _COLUMNS = ("text_column", "text_template", "label_column", "label_map", "id_column", "group_column")
-_SAFE = {".json", ".safetensors", ".txt", ".model", ".jinja", ".md"}
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,7 @@ def write_bundle(
     config: RunConfig,
     base: str,
     weights: dict[str, torch.Tensor],
-    calibrator: Calibrator,
-    threshold: float | None,
+    trained_on: np.ndarray,
 ) -> None:
     """Writes a bundle beside its place and moves it there when it is whole.
 
@@ -83,8 +82,7 @@ def write_bundle(
         config: the run.
         base: folder or Hub name of the backbone.
         weights: trainable weights by their names in DualHead.
-        calibrator: from head logits to probabilities.
-        threshold: operating threshold.
+        trained_on: hashes of the texts that the model has seen, see `text_hash`; shape (N,), uint64.
 
     Raises:
         BundleError: a weight is empty, not finite, or all of an adapter is zero, as when partitioned weights are saved.
@@ -108,7 +106,7 @@ def write_bundle(
     tokenizer: Any = load_tokenizer(config.model, base)
     tokenizer.save_pretrained(staging / "tokenizer")
     write_json(staging / "task.json", config.task.model_dump(mode="json"))
-    write_json(staging / "calibrator.json", {**calibrator.to_json(), "threshold": threshold})
+    save_file({"texts": torch.from_numpy(trained_on)}, staging / "trained_on.safetensors")
     manifest = {
         "format": FORMAT,
         "written_by": f"clsgen_dist {__version__}",
@@ -129,43 +127,10 @@ def write_bundle(
         },
         "columns": config.data.model_dump(mode="json", include=set(_COLUMNS)),
     }
-    _seal(staging, manifest)
+    seal(staging, manifest)
+    set_decision(staging, Decision(IDENTITY, None))
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(staging, folder)
-
-
-def set_calibrator(folder: Path, calibrator: Calibrator, threshold: float | None) -> None:
-    """Gives a bundle another calibrator and operating threshold."""
-    manifest = read_manifest(folder)
-    write_json(folder / "calibrator.json", {**calibrator.to_json(), "threshold": threshold})
-    _seal(folder, manifest)
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Verifies a bundle's files and returns its manifest, without loading a weight.
-
-    Raises:
-        BundleError: it is no bundle, of another format, a file is missing, altered, added, of a kind that can run
-            code, or a link.
-    """
-    manifest = read_json(folder / _MANIFEST)
-    if manifest.get("format") != FORMAT or not isinstance(manifest.get("files"), dict):
-        raise BundleError(f"{folder}: format {manifest.get('format')!r}, this program reads {FORMAT}")
-    present = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_symlink():
-            raise BundleError(f"{folder}: {name} is a link; a bundle holds plain files")
-        if path.is_file() and name != _MANIFEST:
-            present[name] = path
-    for name in sorted(manifest["files"].keys() | present.keys()):
-        if name not in present:
-            raise BundleError(f"{folder}: {name} is missing; copy the bundle whole")
-        if name not in manifest["files"] or Path(name).suffix not in _SAFE:
-            raise BundleError(f"{folder}: {name} does not belong to the bundle")
-        if sha256_of(present[name]) != manifest["files"][name]:
-            raise BundleError(f"{folder}: {name} was altered after the bundle was written (sha256 differs)")
-    return manifest
 
 
 def read_task(folder: Path) -> Task:
@@ -192,6 +157,11 @@ def bundle_columns(manifest: dict[str, Any], overrides: Sequence[str]) -> Data:
         return Data.model_validate({**source.tree["data"], "explanation_column": None})
     except ValidationError as error:
         raise ConfigError(f"--data: {error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}") from None
+
+
+def trained_on(folder: Path) -> np.ndarray:
+    """Hashes of the texts that a bundle's model has seen, ascending; shape (N,), uint64."""
+    return np.asarray(load_file(folder / "trained_on.safetensors")["texts"].numpy())
 
 
 def load_bundle(
@@ -233,10 +203,9 @@ def load_bundle(
         dual = _load_model(folder, model, len(task.labels), dtype, device)
     except (SafetensorError, RuntimeError, OSError, ValueError) as error:
         raise BundleError(f"{folder}: weights do not load ({type(error).__name__}: {error})") from None
-    calibration = read_json(folder / "calibrator.json")
-    threshold = calibration.pop("threshold", None)
+    decision = read_decision(folder, manifest, len(task.labels))
     tokenizer = RowTokenizer(load_tokenizer(Model(name_or_path="."), str(folder / "tokenizer")), task, **limits)
-    return Bundle(folder, manifest, task, dual, tokenizer, Calibrator.from_json(calibration), threshold)
+    return Bundle(folder, manifest, task, dual, tokenizer, decision.calibrator, decision.threshold)
 
 
 def _load_model(folder: Path, model: Model, num_labels: int, dtype: torch.dtype, device: torch.device) -> DualHead:
@@ -282,12 +251,6 @@ def _refuse_broken(weights: dict[str, torch.Tensor]) -> None:
     for part in ("head.", "backbone."):
         if not any(weight.count_nonzero() for name, weight in weights.items() if name.startswith(part)):
             raise BundleError(f"all trained weights of the {part[:-1]} are zero")
-
-
-def _seal(folder: Path, manifest: dict[str, Any]) -> None:
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != _MANIFEST)
-    manifest["files"] = {p.relative_to(folder).as_posix(): sha256_of(p) for p in files}
-    write_json(folder / _MANIFEST, manifest)
 
 
 def _made(folder: Path) -> Path:

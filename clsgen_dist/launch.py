@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from clsgen_dist.config.answers import AnswersRequest, answers_config, plain_answers_config
 from clsgen_dist.config.folder import RunFolder
 from clsgen_dist.config.run import RunConfig, help_text, load_config
 from clsgen_dist.errors import ClsGenError, ConfigError
@@ -99,6 +100,31 @@ def predict_request(words: Sequence[str]) -> PredictRequest:
         raise ConfigError(f"{strange[0]}: with --bundle only settings of data.* may follow")
     columns = tuple(word for words in overrides if words[0].startswith("--data.") for word in words)
     return PredictRequest(bundle, found["input"], Path(found["output"]), found.get("base"), explain == "all", columns)
+
+
+def answers_request(words: Sequence[str]) -> AnswersRequest | None:
+    """Reads the command line of launchers/verbalize.py; None where no file of answers is named.
+
+    Raises:
+        ConfigError: an option is missing or has no use.
+    """
+    found, rest = parse_words(words, ("answers", "calibration_answers", "labels", "output"))
+    if "answers" not in found:
+        strange = sorted(found.keys() & {"calibration_answers", "labels", "output"})
+        if strange:
+            raise ConfigError(f"--{strange[0].replace('_', '-')}: only with --answers FILE.jsonl")
+        return None
+    if ("labels" in found) == ("config" in found):
+        raise ConfigError("--answers: the labels come from --config FILE.yaml, or from --labels no,yes; give one")
+    if "config" in found:
+        config, output = answers_config(found["config"], rest)
+        output = Path(found.get("output", output))
+    elif "output" in found:
+        config, output = plain_answers_config(found["labels"], rest), Path(found["output"])
+    else:
+        raise ConfigError("--output FOLDER is missing: without --config there is no run folder to write to")
+    calibration = found.get("calibration_answers")
+    return AnswersRequest(config, Path(found["answers"]), None if calibration is None else Path(calibration), output)
 
 
 def _overrides(words: Sequence[str]) -> list[list[str]]:

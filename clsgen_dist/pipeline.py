@@ -13,16 +13,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from clsgen_dist.bundle import Bundle, load_bundle, set_calibrator
-from clsgen_dist.calibrate.scaling import IDENTITY, Calibrator, fit_calibrator
-from clsgen_dist.calibrate.thresholds import best_f1_threshold
+from clsgen_dist.bundle import Bundle, load_bundle
+from clsgen_dist.calibrate.scaling import IDENTITY
 from clsgen_dist.config.folder import RunFolder
 from clsgen_dist.config.run import RunConfig
 from clsgen_dist.data.store import stored_rows
 from clsgen_dist.data.tokens import TokenizedSplit
+from clsgen_dist.deciding import fit_decision, labelled
 from clsgen_dist.engine.collectives import Ranks
 from clsgen_dist.engine.deepspeed import start_distributed
 from clsgen_dist.errors import ClsGenError
@@ -34,7 +33,8 @@ from clsgen_dist.predict.files import write_predictions
 from clsgen_dist.predict.predictor import Predictor, recalibrated
 from clsgen_dist.prepare import backbone_place, prepare
 from clsgen_dist.progress import Event, Listener, silent
-from clsgen_dist.records import UNLABELLED, Prediction, Row
+from clsgen_dist.records import Prediction, Row
+from clsgen_dist.sealed import Decision, set_decision
 from clsgen_dist.tracking.mlflow import MlflowTracker
 from clsgen_dist.worker import train_bundle
 
@@ -142,22 +142,20 @@ def calibrate(config: RunConfig, folder: RunFolder, bundle: Bundle, ranks: Ranks
     """Fits calibrator and operating threshold on the calibration split and writes them into the bundle."""
     rows = list(stored_rows(folder.rows("calibration")))
     predictions = predict_rows(config, bundle, rows, ranks, listener, stage="calibrate", num_explained=0, free=False)
-    fitted: tuple[Calibrator, float | None] = (IDENTITY, None)
+    decision = Decision(IDENTITY, None)
     if ranks.leads:
-        logits_NK = np.array([prediction.logits for prediction in predictions])
-        labels_N = np.array([UNLABELLED if row.label is None else row.label for row in rows])
-        calibrator, warnings = fit_calibrator(
-            logits_NK, labels_N, method=config.calibrate.method, max_temperature=config.calibrate.max_temperature
+        decision, warnings = fit_decision(
+            labelled(rows, [prediction.logits for prediction in predictions]),
+            config.calibrate,
+            config.task.labels,
+            num_bootstrap=config.evaluate.num_bootstrap,
+            seed=config.run.seed,
         )
         for warning in warnings:
             listener(Event("calibrate", len(rows), len(rows), warning))
-        threshold = None
-        if config.num_labels == 2:
-            known_N = labels_N != UNLABELLED
-            threshold = best_f1_threshold(calibrator.apply(logits_NK)[known_N, -1], labels_N[known_N] == 1)
-        set_calibrator(folder.bundle, calibrator, threshold)
-        fitted = (calibrator, threshold)
-    return recalibrated(bundle, *ranks.from_leader(fitted))
+        set_decision(folder.bundle, decision)
+    decision = ranks.from_leader(decision)
+    return recalibrated(bundle, decision.calibrator, decision.threshold)
 
 
 def evaluate_split(

@@ -6,6 +6,8 @@ All faults of rows are found before anything is written. Needs no torch.
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -105,6 +107,31 @@ def write_sources(config: RunConfig, splits: dict[str, tuple[Survey, np.ndarray]
             "sha256": sha256_of(folder.labelled(split)),
         }
     write_json(folder.labelled_manifest, facts)
+
+
+def gather_sources(config: RunConfig, folder: RunFolder) -> bool:
+    """Labelled rows into the run folder, or a look at those that are there; the folder appears whole, by a rename.
+
+    Returns:
+        Whether the run folder is new.
+
+    Raises:
+        ConfigError: the folder is something else's, or its rows were read with other settings.
+        DataError, CheckpointError: see `survey_splits` and `read_sources`.
+    """
+    if folder.labelled_manifest.is_file():
+        read_sources(config, folder)
+        return False
+    if folder.path.exists() and any(folder.path.iterdir()):
+        raise ConfigError(f"{folder.path}: not a run folder of this program; choose another run.name or run.output_dir")
+    splits = survey_splits(config)
+    staging = RunFolder(folder.path.with_name(f".{folder.path.name}.partial"))
+    shutil.rmtree(staging.path, ignore_errors=True)
+    write_sources(config, splits, staging)
+    if folder.path.exists():
+        folder.path.rmdir()
+    os.replace(staging.path, folder.path)
+    return True
 
 
 def read_sources(config: RunConfig, folder: RunFolder) -> dict[str, Any]:

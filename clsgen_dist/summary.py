@@ -56,6 +56,29 @@ def explained_summary(folder: RunFolder) -> str:
     )
 
 
+def verbalized_summary(folder: Path) -> str:
+    """The methods that were tried on what a model said, and where metrics and report are."""
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    columns = ("nll", "brier", "ece", "accuracy", "auroc")
+    lines = [
+        "",
+        f"understood {100 * metrics['parse_rate']:.1f} % of {metrics['num_rows']:,} answers"
+        + "".join(f", {cause} {count:,}" for cause, count in metrics["failures"].items()),
+        "",
+        "method".ljust(44) + "rows".rjust(8) + "".join(name.rjust(10) for name in columns) + "T".rjust(8),
+    ]
+    for name in metrics["sources"]:
+        if name in metrics:
+            own = metrics[name]
+            chosen = "* " if name == metrics["chosen"] else "  "
+            numbers = "".join(f"{own[column]:.4f}".rjust(10) for column in columns)
+            temperature = f"{own['temperature']:.3f}" if "temperature" in own else ""
+            lines.append(
+                f"{chosen}{name}"[:44].ljust(44) + f"{own['num_rows']:,}".rjust(8) + numbers + temperature.rjust(8)
+            )
+    return "\n".join([*lines, "", "* chosen by held-out NLL", f"report: {folder / 'report.html'}"])
+
+
 def _mlflow_program() -> str:
     """MLflow's command beside the Python that runs, which need not be on PATH."""
     program = Path(sys.executable).with_name("mlflow")

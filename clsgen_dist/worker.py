@@ -15,10 +15,11 @@ import pyarrow.parquet as pq
 import torch
 from safetensors.torch import load_file, save_file
 
-from clsgen_dist.bundle import load_bundle, read_manifest, write_bundle
+from clsgen_dist.bundle import load_bundle, write_bundle
 from clsgen_dist.calibrate.scaling import IDENTITY
 from clsgen_dist.config.folder import RunFolder
 from clsgen_dist.config.run import RunConfig
+from clsgen_dist.data.splits import text_hash
 from clsgen_dist.data.store import stored_rows
 from clsgen_dist.data.tokens import TokenizedSplit
 from clsgen_dist.engine.checkpoint import load_newest, save_checkpoint
@@ -29,6 +30,8 @@ from clsgen_dist.errors import BundleError
 from clsgen_dist.model.build import DTYPES, build_model, check_causal, parameter_groups
 from clsgen_dist.objective import Weights, class_weights
 from clsgen_dist.predict.predictor import Predictor
+from clsgen_dist.records import EXPLAINED_SPLITS
+from clsgen_dist.sealed import read_manifest
 from clsgen_dist.train import schedule
 from clsgen_dist.train.loop import Events, train
 from clsgen_dist.train.state import TrainState
@@ -185,7 +188,7 @@ def _write_and_verify(config: RunConfig, folder: RunFolder, base: str, device: t
     live_NK = np.load(folder.best / "logits.npy", allow_pickle=False)
     candidate = folder.path / "bundle.unverified"
     shutil.rmtree(candidate, ignore_errors=True)
-    write_bundle(candidate, config, base, weights, IDENTITY, None)
+    write_bundle(candidate, config, base, weights, _texts_seen(folder))
     bundle = load_bundle(candidate, device=device, trust_remote_code=config.model.trust_remote_code)
     predictor = Predictor(bundle, config.predict.token_budget, config.predict.max_new_tokens, device)
     rows = [row for row, _ in zip(stored_rows(folder.rows("validation")), live_NK, strict=False)]
@@ -202,3 +205,9 @@ def _write_and_verify(config: RunConfig, folder: RunFolder, base: str, device: t
 def _row_ids(path: Path, rows: list[int]) -> list[str]:
     ids = pq.read_table(path, columns=["id"])["id"]
     return [ids[row].as_py() for row in rows]
+
+
+def _texts_seen(folder: RunFolder) -> np.ndarray:
+    """Hashes of the texts that weights or the choice of a step depend on."""
+    rows = (row for split in EXPLAINED_SPLITS for row in stored_rows(folder.rows(split)))
+    return np.unique(np.fromiter((text_hash(row.text) for row in rows), dtype=np.uint64))

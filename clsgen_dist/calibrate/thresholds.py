@@ -17,6 +17,7 @@ import numpy.typing as npt
 from scipy.special import expit, logit
 
 from clsgen_dist.calibrate.cuts import RULES, Cuts
+from clsgen_dist.calibrate.pooling import POOLED_METHODS, slope_and_intercept
 from clsgen_dist.calibrate.scaling import Calibrator
 from clsgen_dist.errors import ConfigError, DataError
 
@@ -177,22 +178,15 @@ def map_threshold(
 
     Raises:
         ConfigError: another method, a prior shift of more labels, or a threshold outside 0 to 1.
-        DataError: a slope that is not above 0, which turns the order of rows round.
     """
     if not 0 <= threshold <= 1:
         raise ConfigError(f"threshold: found {threshold!r}, expected a number from 0 to 1")
-    parameters = calibrator.parameters
-    if calibrator.method == "none":
-        slope, intercept = 1.0, 0.0
-    elif calibrator.method == "temperature":
-        slope, intercept = 1 / parameters["temperature"][0], 0.0
-    elif calibrator.method == "platt":
-        slope, intercept = parameters["slope"][0], parameters["intercept"][0]
-    else:
+    if calibrator.method not in POOLED_METHODS:
         raise ConfigError(
-            f"threshold: the calibrator is {calibrator.method!r}, expected none, temperature or platt; choose the "
-            "threshold on calibrated probabilities instead of mapping it"
+            f"threshold: the calibrator is {calibrator.method!r}, expected one of {', '.join(POOLED_METHODS)}; choose "
+            "the threshold on calibrated probabilities instead of mapping it"
         )
+    slope, intercept = slope_and_intercept(calibrator)
     if calibrator.log_prior_shift is not None:
         if len(calibrator.log_prior_shift) != 2:
             raise ConfigError(
@@ -200,11 +194,6 @@ def map_threshold(
                 "cannot choose among more"
             )
         intercept += calibrator.log_prior_shift[1] - calibrator.log_prior_shift[0]
-    if slope <= 0:
-        raise DataError(
-            f"threshold: the calibrator has slope {slope:g}, expected above 0: it turns the order of rows round, so no "
-            "threshold decides the same; are the labels in the right order?"
-        )
     odds = float(logit(threshold))
     return float(expit(slope * odds + intercept if to == "calibrated" else (odds - intercept) / slope))
 

@@ -66,6 +66,11 @@ class RunFolder:
         """Which MLflow run this is."""
         return self.path / "tracking.json"
 
+    @property
+    def verbalized(self) -> Path:
+        """What a language model said of probabilities in words, and what became of it."""
+        return self.path / "verbalized"
+
     def labelled(self, split: str) -> Path:
         """Rows as people labelled them."""
         return self.path / "rows" / f"{split}.parquet"

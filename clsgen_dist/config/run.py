@@ -7,7 +7,7 @@ import types
 import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
@@ -17,7 +17,10 @@ from clsgen_dist.config.explain import Explain
 from clsgen_dist.config.rules import broken_rules
 from clsgen_dist.config.sections import Section
 from clsgen_dist.config.source import ConfigSource, Keys, apply_overrides, dump_tree, read_source
+from clsgen_dist.config.verbalize import Verbalize
 from clsgen_dist.errors import ConfigError
+
+SomeSection = TypeVar("SomeSection", bound=Section)
 
 
 class RunConfig(Section):
@@ -31,6 +34,7 @@ class RunConfig(Section):
     train: sections.Train = Field(sections.Train())
     explain: Explain = Field(Explain())
     calibrate: sections.Calibrate = Field(sections.Calibrate())
+    verbalize: Verbalize = Field(Verbalize())
     predict: sections.Predict = Field(sections.Predict())
     evaluate: sections.Evaluate = Field(sections.Evaluate())
     tracking: sections.Tracking = Field(sections.Tracking())
@@ -66,14 +70,19 @@ def build_config(source: ConfigSource) -> RunConfig:
     for keys, text in source.texts.items():
         _keep_words(source.tree, keys, text)
     _name_label_values(source.tree)
-    try:
-        config = RunConfig.model_validate(source.tree)
-    except ValidationError as error:
-        raise ConfigError("\n".join(_faults(source, error))) from None
+    config = validated(source, RunConfig)
     faults = broken_rules(config)
     if faults:
         raise ConfigError("\n".join(f"{source.place(fault.keys)}: {fault.message}" for fault in faults))
     return config
+
+
+def validated(source: ConfigSource, model: type[SomeSection]) -> SomeSection:
+    """A tree of settings as a section of this kind. Raises ConfigError: a line a fault."""
+    try:
+        return model.model_validate(source.tree)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_faults(source, error))) from None
 
 
 def dump_config(config: RunConfig) -> str:

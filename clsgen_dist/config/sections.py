@@ -101,6 +101,9 @@ class Data(Section):
     explanation_column: str | None = Field("explanation", description="column of reasons that people wrote, or null")
     id_column: str = Field("id", description="column of the row's id; where it is absent, ids are numbered")
     group_column: str | None = Field("group", description="rows of one group never stand in two splits")
+    subgroup_columns: list[str] = Field(
+        [], description="columns, as of site or sex, whose values are looked at one by one in the evaluation"
+    )
     true_probability_column: str | None = Field(
         None, description="column of the probability that the last label was drawn from, for simulated rows"
     )
@@ -195,8 +198,23 @@ class Train(Section):
 
 
 class Calibrate(Section):
-    method: Literal["temperature", "none"] = Field("temperature", description="map from head logits to probabilities")
+    method: Literal["auto", "none", "temperature", "platt", "vector", "beta", "isotonic"] = Field(
+        "auto",
+        description="map from head logits to probabilities; auto: the one of least cross-validated loss, within one "
+        "standard error the one with fewest parameters",
+    )
     max_temperature: Annotated[float, Field(gt=1)] = Field(100.0, description="bound of the temperature, and 1/bound")
+    prior: dict[str, Annotated[float, Field(gt=0, lt=1)]] | None = Field(
+        None, description="share of each label where the model will be used; null: as in the calibration rows"
+    )
+    threshold: Literal["best_f1", "precision", "recall", "cost", "top_share"] = Field(
+        "best_f1",
+        description="how the operating threshold of two labels is chosen: largest F1, precision or recall of at least "
+        "threshold_value, cost of a false alarm over that of a miss, or share of rows to flag at most",
+    )
+    threshold_value: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="precision, recall, cost ratio or share that calibrate.threshold asks for"
+    )
 
 
 class Predict(Section):
@@ -210,6 +228,12 @@ class Evaluate(Section):
     num_bins: Annotated[int, Field(ge=2)] = Field(15, description="bins of the calibration error")
     max_explained_rows: Count | None = Field(
         None, description="test rows that get an explanation, the first; null: all"
+    )
+    costs: list[list[Weight]] | None = Field(
+        None, description="cost of saying a label (column) of a row of each label (line), in the order of task.labels"
+    )
+    sure_probability: Fraction = Field(
+        0.9, description="largest probability from which an answer counts as sure, where unsure ones go to a person"
     )
 
 

@@ -57,7 +57,7 @@ def survey(source: str, rows: Iterable[tuple[str, Row]]) -> Survey:
     for place, row in rows:
         lines.append(int(place.rsplit(":", 1)[1]))
         ids.append(_hash(row.id))
-        texts.append(_hash(normalised(row.text)))
+        texts.append(text_hash(row.text))
         groups.append(0 if row.group is None else _hash(row.group))
         labels.append(UNLABELLED if row.label is None else row.label)
         explained.append(row.explanation is not None)
@@ -76,6 +76,11 @@ def survey(source: str, rows: Iterable[tuple[str, Row]]) -> Survey:
 def normalised(text: str) -> str:
     """The text as it is compared between splits: without case and spacing."""
     return " ".join(text.casefold().split())
+
+
+def text_hash(text: str) -> int:
+    """64 bits by which texts are compared, without case and spacing."""
+    return _hash(normalised(text))
 
 
 def _hash(text: str) -> int:

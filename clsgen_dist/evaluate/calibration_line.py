@@ -17,8 +17,8 @@ from clsgen_dist.evaluate.tallies import Tally
 
 FloatArray = npt.NDArray[np.float64]
 
-#: Probabilities closer to 0 or 1 count as this close, since the log-odds of 0 and 1 are infinite: 27.6 nats.
-MIN_PROBABILITY = 1e-12
+#: Log-odds beyond these count as these, since those of 0 and 1 are infinite: a probability of 1e-12, in nats.
+MAX_LOG_ODDS = 27.631
 
 #: The smallest normal float, in place of a curvature of 0.
 TINY = float(np.finfo(np.float64).tiny)
@@ -96,8 +96,9 @@ def calibration_in_the_large(tally: Tally) -> FloatArray:
 
 
 def _log_odds(probability_D: FloatArray) -> FloatArray:
-    bounded_D = np.clip(probability_D, MIN_PROBABILITY, 1 - MIN_PROBABILITY)
-    return np.asarray(np.log(bounded_D) - np.log1p(-bounded_D))
+    with np.errstate(divide="ignore"):
+        log_odds_D = np.log(probability_D) - np.log1p(-probability_D)
+    return np.asarray(np.clip(log_odds_D, -MAX_LOG_ODDS, MAX_LOG_ODDS))
 
 
 def _share(tallies: Sequence[Tally]) -> FloatArray:

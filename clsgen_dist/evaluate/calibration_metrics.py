@@ -55,9 +55,9 @@ def calibration_metrics(
             the isotonic recalibration of the same rows: of the last label where K = 2, else summed over labels, as
             `brier` is.
         calibration_slope, calibration_intercept: of a logistic regression on the log-odds of the last label, intercept
-            in nats; with more than two labels of all labels pooled, each against the rest. Probabilities within 1e-12
-            of 0 or 1 count as 1e-12 away. Both None where the probabilities separate the labels without an error, or
-            are all equal: no finite line is the best then.
+            in nats; with more than two labels of all labels pooled, each against the rest. Probabilities closer than
+            1e-12 to 0 or 1 count as 1e-12 away. Both None where the probabilities separate the labels without an
+            error, or are all equal: no finite line is the best then.
         calibration_in_the_large: the intercept, in nats, where the slope is held at 1. None with more than two labels:
             pooled, it would be 0 for any model, as each row sums to 1 and holds one label.
 

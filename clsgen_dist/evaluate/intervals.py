@@ -17,8 +17,8 @@ from clsgen_dist.evaluate.tallies import sort_rows
 
 FloatArray = npt.NDArray[np.float64]
 
-#: Numbers of one block of resamples: 2 MB for all labels, which a processor's cache holds, so that more takes longer.
-BLOCK_SIZE = 250_000
+#: Numbers of one block of resamples, for each label: what a processor's cache holds, so that more takes longer.
+BLOCK_SIZE = 100_000
 
 
 def bootstrap_intervals(
@@ -62,7 +62,7 @@ def bootstrap_intervals(
     group_N = number_groups(groups_N, num_rows)
     sorted_by_label = [sort_rows(probabilities_NK[:, k], labels_N == k) for k in range(num_labels)]
     sorted_by_top = sort_rows(*top_label(probabilities_NK, labels_N))
-    block = max(1, BLOCK_SIZE // (num_rows * num_labels))
+    block = max(1, BLOCK_SIZE // num_rows)
     blocks: list[dict[str, FloatArray]] = []
     num_redrawn = 0
     for weight_RN, num_dropped in resamples(labels_N, group_N, num_bootstrap=num_bootstrap, block=block, seed=seed):

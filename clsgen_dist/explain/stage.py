@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -27,7 +26,7 @@ from clsgen_dist.explain.teachers import SENTENCES, check_teacher, make_explaine
 from clsgen_dist.explain.watch import Watch
 from clsgen_dist.progress import Listener
 from clsgen_dist.records import EXPLAINED_SPLITS
-from clsgen_dist.sources import read_sources, survey_splits, write_sources
+from clsgen_dist.sources import gather_sources, read_sources
 
 #: Makes a crew for a run folder with labelled rows.
 Hire = Callable[[RunConfig, RunFolder, TeacherMemory, Watch], AbstractContextManager[Crew]]
@@ -62,13 +61,7 @@ def explain_run(config: RunConfig, listener: Listener, hire: Hire | None = None)
         )
     _refuse_test_sources(config)
     check_teacher(config.explain)
-    is_new = not folder.labelled_manifest.is_file()
-    if not is_new:
-        read_sources(config, folder)
-    elif folder.path.exists() and any(folder.path.iterdir()):
-        raise ConfigError(f"{folder.path}: not a run folder of this program; choose another run.name or run.output_dir")
-    else:
-        _gather(config, folder)
+    is_new = gather_sources(config, folder)
     try:
         explain_rows(config, folder, listener, hire or hire_locally)
     except (ConfigError, DataError):  # found before the first row: a refused run leaves nothing behind
@@ -134,17 +127,6 @@ def _deciding_settings(config: RunConfig, sources: Mapping[str, Any]) -> dict[st
         "seed": config.run.seed,
         "rows": {split: sources[split]["sha256"] for split in EXPLAINED_SPLITS},
     }
-
-
-def _gather(config: RunConfig, folder: RunFolder) -> None:
-    """Writes the labelled rows; the run folder appears whole, by a rename."""
-    splits = survey_splits(config)
-    staging = RunFolder(folder.path.with_name(f".{folder.path.name}.partial"))
-    shutil.rmtree(staging.path, ignore_errors=True)
-    write_sources(config, splits, staging)
-    if folder.path.exists():
-        folder.path.rmdir()
-    os.replace(staging.path, folder.path)
 
 
 def _refuse_test_sources(config: RunConfig) -> None:

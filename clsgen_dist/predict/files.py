@@ -9,12 +9,13 @@ from pathlib import Path
 
 import torch
 
-from clsgen_dist.bundle import bundle_columns, load_bundle, read_manifest, read_task
+from clsgen_dist.bundle import bundle_columns, load_bundle, read_task
 from clsgen_dist.data.rows import check_ids, read_rows
 from clsgen_dist.errors import ConfigError
 from clsgen_dist.predict.predictor import Predictor
 from clsgen_dist.progress import Event, Listener
 from clsgen_dist.records import Prediction, PredictRequest
+from clsgen_dist.sealed import read_manifest
 
 
 def predict_file(request: PredictRequest, listener: Listener) -> int:

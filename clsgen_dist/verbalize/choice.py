@@ -20,9 +20,12 @@ from clsgen_dist.errors import DataError
 from clsgen_dist.evaluate.metrics import negative_log_likelihood
 from clsgen_dist.records import UNLABELLED
 from clsgen_dist.verbalize.folds import deal_folds
-from clsgen_dist.verbalize.methods import Evidence, Method, Settings, base_rate, fit_method
+from clsgen_dist.verbalize.methods import UNSCALED, Evidence, Method, Settings, base_rate, fit_method
 
 FloatArray = npt.NDArray[np.float64]
+
+#: Kinds of methods that are measured, but never chosen.
+NEVER_CHOSEN = ("as_said", "resoftmax")
 
 #: Folds, and how often rows are dealt to them anew.
 NUM_FOLDS, NUM_REPEATS = 5, 2
@@ -52,8 +55,8 @@ class Choice:
     """The method to use, and what it was chosen among, the best first.
 
     Attributes:
-        name: of the method; None where too few rows left nothing to choose by.
-        candidates: all that could be cross-validated.
+        name: of the method; None where folds leave too few rows to fit any scaling on.
+        candidates: all that could be cross-validated; none where there is no choice.
     """
 
     name: str | None
@@ -68,8 +71,9 @@ def choose_method(
     Close is within the same part of a standard error as where calibrators of a head are chosen.
 
     Args:
-        methods: what to choose among. "as_said" is left out: a single 0 that was said of a true label makes its
-            likelihood 0, and with the floor it is a method of its own.
+        methods: what to choose among. Left out are "as_said", as a single 0 that was said of a true label makes its
+            likelihood 0, and with the floor it is a method of its own; and "resoftmax", a mistake that is shown beside
+            the others and never to be used.
         parameters: for each, how many it fits on all rows.
         evidence: rows to fit on.
         settings: of the fits; its seed deals the folds.
@@ -78,10 +82,10 @@ def choose_method(
     losses: dict[str, FloatArray] = {}
     counted: dict[str, int] = {}
     for method, count in zip(methods, parameters, strict=True):
-        loss_N = None if method.kind == "as_said" else _held_out_loss(method, known, settings)
+        loss_N = None if method.kind in NEVER_CHOSEN else _held_out_loss(method, known, settings)
         if loss_N is not None:
             losses[method.name], counted[method.name] = loss_N, count
-    if not losses:
+    if not any(method.name in losses and method.kind not in UNSCALED for method in methods):
         return Choice(None, ())
     means = {name: float(loss_N.mean()) for name, loss_N in losses.items()}
     best = min(means, key=lambda name: means[name])

@@ -17,8 +17,9 @@ from clsgen_dist.verbalize.spoken import ABOUT, NUMERAL, Numeral, Spoken, read_n
 
 _LINE = re.compile(r"[^\r\n]+")
 _BULLET = re.compile(r"(?:>\s)?\s*(?:[-*+\u2022\u2013]\s+|\(?(?:[0-9]{1,3}|[A-Za-z])[.)]\s+|#{1,6}\s+)?")
-_START = re.compile(r"[:,;({\[|/]|\b(?:are|is|be|and|or|of|with|as)\b", re.IGNORECASE)
+_START = re.compile(r"[:,;({\[|/]|\b(?:are|is|be|and|or|of|with|as|vs\.?)(?!\w)", re.IGNORECASE)
 _CELLS = re.compile(r"(?<!\\)\|")
+_INTRO = "..."
 _FENCE = re.compile(r"\s*(?:```|~~~)\w*\s*$")
 _COMMA = re.compile(r"\s{0,9}[,;]\s{0,9}(?:and\s+)?")
 #: What follows a whole number in an entry; another word makes "yes: 3 reasons" prose.
@@ -46,7 +47,7 @@ _AMOUNT = (
 _BAD_CELL = re.compile(rf"(?:{_NO_NUMBER}|{NUMERAL}(?:{_GOES_ON}))", re.IGNORECASE)
 #: "maybe: 10%" with nothing behind it.
 _UNKNOWN = re.compile(
-    rf"[{MARKS}\s]{{0,8}}(?P<key>[^\W\d][^:=|\n]{{0,59}}?)[{MARKS}]{{0,4}}{_AMOUNT}[{MARKS})\s]*(?:$|[.,;])"
+    rf"[{MARKS}\s]{{0,8}}(?P<key>[^\W\d][^:=|(\n]{{0,59}}?)[{MARKS}]{{0,4}}{_AMOUNT}[{MARKS})\s]*(?:$|[.,;])"
 )
 
 
@@ -122,7 +123,10 @@ def _has_all(row: list[_Entry], num_labels: int) -> bool:
 
 def _spoken(row: list[_Entry]) -> Spoken:
     values = tuple((entry.label, entry.numeral) for entry in row if entry.label is not None)
-    return Spoken(row[0].form, values, len(values) < len(row))
+    units = {numeral.unit for _, numeral in values if numeral is not None}
+    # Amid percentages, "heart rate: 88" speaks of something else.
+    has_unknown = any(e.label is None and (e.numeral is None or e.numeral.unit in units) for e in row)
+    return Spoken(row[0].form, values, has_unknown)
 
 
 def _entries(text: str, names: Names) -> Iterator[_Entry]:
@@ -134,7 +138,8 @@ def _entries(text: str, names: Names) -> Iterator[_Entry]:
         found = 0
         entries = _of_table(words, names) if words.lstrip().startswith("|") else _of_line(words, names)
         for label, numeral, look in entries:
-            block += look != shape
+            # A line that begins with other words begins anew.
+            block += look != shape or (not found and look.startswith(_INTRO))
             shape = look
             found += 1
             yield _Entry(label, numeral, "table" if look == "|" else "lines", block)
@@ -163,7 +168,7 @@ def _of_line(words: str, names: Names) -> Iterator[tuple[int | None, Numeral | N
     place = bullet.end() if bullet else 0
     # A label may look like a bullet.
     entry = _read(words, len(words) - len(words.lstrip()), names) or _read(words, place, names)
-    unknown = None if entry else _read_unknown(words, place)
+    unknown = None if entry else _read_unknown(words, place, names)
     intro, follows = "", False
     while True:
         if unknown is not None:
@@ -176,13 +181,13 @@ def _of_line(words: str, names: Names) -> Iterator[tuple[int | None, Numeral | N
             entry = _read(words, place, names)
             comma = None if entry else _COMMA.match(words, place)
             if comma is not None and _read(words, comma.end(), names) is None:
-                unknown = _read_unknown(words, comma.end())
+                unknown = _read_unknown(words, comma.end(), names)
             if entry or unknown:
                 continue
         begin = _START.search(words, place)
         if begin is None:
             return
-        intro, place, unknown = intro if follows else "...", begin.end(), None
+        intro, place, unknown = intro if follows else _INTRO, begin.end(), None
         entry = _read(words, place, names)
 
 
@@ -208,10 +213,13 @@ def _read(words: str, place: int, names: Names) -> tuple[int, Numeral | None, st
     return label, read_numeral(said), separator, match.end()
 
 
-def _read_unknown(words: str, place: int) -> tuple[None, Numeral | None, str] | None:
+def _read_unknown(words: str, place: int, names: Names) -> tuple[None, Numeral | None, str] | None:
     """A number with a name that is no label, where an entry could stand."""
     match = _UNKNOWN.match(words, place)
     if match is None or is_annotation(match["key"]) or not match["separator"].strip() or match["numeral"] is None:
+        return None
+    # "The odds are no: 30%" names a label.
+    if any(_read(words, begin.end(), names) for begin in _START.finditer(words, place, match.start("separator"))):
         return None
     return None, read_numeral(match["numeral"]), match["separator"].strip()
 

@@ -33,6 +33,9 @@ TOKEN_FLOOR = 1e-6
 #: The source of a method that reads what was said; other sources are columns of token probabilities.
 SAID = "said"
 
+#: Kinds of methods that scale nothing.
+UNSCALED = ("base_rate", "as_said", "floored")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -153,9 +156,9 @@ def list_methods(evidence: Evidence, num_labels: int) -> tuple[list[Method], dic
 def say_too_few(labels_N: IntArray) -> str | None:
     """Why nothing can be fitted on rows with these labels; None where something can."""
     if len(labels_N) < MIN_LABELLED_ROWS:
-        return f"{len(labels_N)} labelled rows to fit on have it, expected at least {MIN_LABELLED_ROWS}"
+        return f"{len(labels_N)} labelled rows can be fitted on, expected at least {MIN_LABELLED_ROWS}"
     if (labels_N == labels_N[0]).all():
-        return f"all {len(labels_N)} labelled rows to fit on that have it are of one label, expected at least two"
+        return f"all {len(labels_N)} labelled rows that can be fitted on are of one label, expected at least two"
     return None
 
 

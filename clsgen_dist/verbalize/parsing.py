@@ -22,7 +22,11 @@ from clsgen_dist.verbalize.spoken import Spoken, is_near_one, to_fractions
 from clsgen_dist.verbalize.structures import find_structures
 
 #: Why an answer holds no distribution, in words.
+#: Found by whoever asked: the model did not come to its words.
+CUT_OFF = "cut_off"
+
 FAULTS = {
+    CUT_OFF: "the answer was cut off before it held any words beside thinking",
     "no_answer": "there is no answer, or it holds no words",
     "refusal": "the model declines to answer",
     "no_distribution": "no label has a number in any form that is read",

@@ -48,7 +48,7 @@ TRAITS = {
 CAPTIONS = {
     "reliability": "Where a probability of 0.7 is given, 7 in 10 should have the label: the nearer to the dashed "
     "line, the better. Below: how many rows stand behind each point. Bars: one standard error. Re-softmax squeezes "
-    "what was said into a narrow range before it scales, and no temperature mends that.",
+    "what was said into a narrow range before it scales; its NLL shows what that costs.",
     "thresholds": "What flagging everything from a threshold on gives. Scaling moves thresholds; a threshold chosen "
     "before scaling must not be kept after it.",
 }

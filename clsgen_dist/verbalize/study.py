@@ -27,6 +27,7 @@ from clsgen_dist.verbalize.choice import Choice, choose_method, fill
 from clsgen_dist.verbalize.learned import FEATURE_NAMES, text_features
 from clsgen_dist.verbalize.methods import (
     SAID,
+    UNSCALED,
     Evidence,
     Fitted,
     Settings,
@@ -39,9 +40,6 @@ from clsgen_dist.verbalize.parsing import FAULTS
 from clsgen_dist.verbalize.table import measure, tabulate_floors, tabulate_thresholds
 
 FloatArray = npt.NDArray[np.float64]
-
-#: Kinds of methods that scale nothing, so that before and after would be one.
-UNSCALED = ("base_rate", "as_said", "floored")
 
 
 @dataclass(frozen=True)
@@ -217,9 +215,9 @@ def _say_unmeasurable(rows: Evidence, usable_N: npt.NDArray[np.bool_]) -> str | 
     """Why no metric can be taken of some rows; None where it can."""
     labels_N = rows.labels_N[usable_N]
     if not len(labels_N) or (labels_N == labels_N[0]).all():
-        return f"{len(labels_N)} labelled rows to test on have it, expected rows of at least two labels"
+        return f"{len(labels_N)} labelled rows can be measured, expected rows of at least two labels"
     if len(np.unique(rows.groups_N[usable_N])) < 2:
-        return f"all {len(labels_N)} labelled rows to test on that have it are of one group, expected at least two"
+        return f"all {len(labels_N)} labelled rows that can be measured are of one group, expected at least two"
     return None
 
 

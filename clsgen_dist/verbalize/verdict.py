@@ -77,8 +77,11 @@ def find_warnings(metrics: Mapping[str, Any]) -> list[str]:
         warnings.append(
             f"Only {distinct} distinct values were said, so only so many thresholds exist, and most rows are ties."
         )
+    fates: dict[tuple[str, str], list[str]] = {}
     for name, reason in metrics["unavailable"].items():
-        warnings.append(f"{title_of(name)}: left out, because {reason}.")
+        fate = "Shown with the base rate filled in only" if name in metrics["all_rows"] else "Left out"
+        fates.setdefault((fate, reason), []).append(f"\u201c{title_of(name)}\u201d")
+    warnings += [f"{fate}: {', '.join(names)}; {reason}." for (fate, reason), names in fates.items()]
     for warning in metrics["warnings"]:
         name, _, words = warning.partition(": ")
         warnings.append(f"{title_of(name)}: {words}.")

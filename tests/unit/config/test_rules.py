@@ -25,6 +25,8 @@ FROM_SCRATCH = ["--model.name_or_path", "null", "--model.lora", "null", "--model
 VIGNETTES = ["--data.train", "null", "--data.vignettes", "{}"]
 ENDPOINT = ["--explain.teacher", "endpoint", "--explain.model", "m", "--explain.base_url", "http://localhost:1/v1"]
 
+ASKED = ["--verbalize.source", "endpoint", "--verbalize.model", "m", "--verbalize.base_url", "http://localhost:1/v1"]
+
 #: One case a rule, in the order of RULES: overrides that break it, and the key that the message points at.
 CASES = (
     (["--data.train", "null"], "data.train"),
@@ -41,6 +43,9 @@ CASES = (
     (["--model.lora", "null", "--objective.kl_weight", "0.1"], "objective.kl_weight"),
     (["--objective.w_cls", "0"], "objective.w_cls"),
     (["--data.explanation_column", "null", "--objective.w_gen", "1"], "objective.w_gen"),
+    (["--objective.class_weights", "[1, 2, 3]"], "objective.class_weights"),
+    (["--train.token_budget", "500"], "train.token_budget"),
+    (["--predict.token_budget", "500"], "predict.token_budget"),
     (["--explain.teacher", "endpoint", "--explain.model", "m"], "explain.teacher"),
     (["--explain.teacher", "local"], "explain.teacher"),
     ([*ENDPOINT, "--explain.budget_cost", "1"], "explain.budget_cost"),
@@ -50,9 +55,21 @@ CASES = (
     (["--explain.tries", "5"], "explain.tries"),
     (["--explain.teacher", "evidence", "--explain.checks.drop_written", "true"], "explain.checks.drop_written"),
     (["--explain.checks.min_tokens", "300"], "explain.checks.min_tokens"),
-    (["--objective.class_weights", "[1, 2, 3]"], "objective.class_weights"),
-    (["--train.token_budget", "500"], "train.token_budget"),
-    (["--predict.token_budget", "500"], "predict.token_budget"),
+    (["--verbalize.source", "endpoint", "--verbalize.model", "m"], "verbalize.source"),
+    (["--verbalize.source", "local"], "verbalize.source"),
+    (["--verbalize.model", "m"], "verbalize.model"),
+    (["--verbalize.guided", "true"], "verbalize.guided"),
+    ([*ASKED, "--verbalize.batch_size", "4"], "verbalize.batch_size"),
+    (["--calibrate.method", "vector"], "calibrate.method"),
+    (["--calibrate.prior", "{no: 0.9}"], "calibrate.prior"),
+    (["--calibrate.method", "none", "--calibrate.prior", "{no: 0.9, yes: 0.1}"], "calibrate.prior"),
+    (["--calibrate.threshold", "recall"], "calibrate.threshold"),
+    (["--calibrate.threshold_value", "0.9"], "calibrate.threshold_value"),
+    (
+        ["--task.labels", "[a, b, c]", "--calibrate.threshold", "cost", "--calibrate.threshold_value", "2"],
+        "calibrate.threshold",
+    ),
+    (["--evaluate.costs", "[[0, 1], [5, 6]]"], "evaluate.costs"),
 )
 
 
@@ -89,7 +106,9 @@ def test_every_rule_is_broken_by_its_case_alone(index: int, overrides: list[str]
     with pytest.raises(ConfigError) as error:
         build(*overrides)
     rule = RULES[index]
-    if rule.keys == ("explain", "teacher") and key != "explain.teacher":  # the setting is named, not the teacher
+    if rule.keys in (("explain", "teacher"), ("verbalize", "source")) and key != ".".join(
+        rule.keys
+    ):  # the setting is named, not the teacher
         assert str(error.value) == f"--{key}: {key} has no use here: {rule.reason}"
         return
     # Only the key itself, where it was overridden, or a parent that stands in the file.

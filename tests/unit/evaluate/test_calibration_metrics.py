@@ -77,6 +77,9 @@ def test_order_and_copies_of_rows_change_nothing(rows: list[tuple[int, bool]], n
     turned = calibration_metrics(two(p[::-1]), labels[::-1], num_bins=num_bins)
     copied = calibration_metrics(two(np.tile(p, 3)), np.tile(labels, 3), num_bins=num_bins)
     for name, value in found.items():
+        if value is None:
+            assert turned[name] is copied[name] is None
+            continue
         assert turned[name] == pytest.approx(value, rel=1e-9, abs=1e-9)
         if name != "ece_equal_mass":  # a quantile of copies lies between copies
             assert copied[name] == pytest.approx(value, rel=1e-7, abs=1e-7)
@@ -101,13 +104,14 @@ def test_a_monotone_map_moves_reliability_only() -> None:
     logit = np.log(p[:, 1] / p[:, 0])
     honest, sharpened = (calibration_metrics(two(sigmoid(k * logit)), labels, num_bins=10) for k in (1, 3))
     assert sharpened["brier_resolution"] == pytest.approx(honest["brier_resolution"], abs=1e-12)
-    assert sharpened["brier_reliability"] > 10 * honest["brier_reliability"]
+    assert sharpened["brier_reliability"] > 5 * honest["brier_reliability"]
 
 
 def test_slope_and_intercept_undo_a_known_distortion_exactly() -> None:
-    p, labels = draw(5000, 2, seed=3)
-    logit = np.log(p[:, 1] / p[:, 0])
-    honest = calibration_metrics(p, labels, num_bins=10)
+    generator = np.random.default_rng(3)
+    logit = generator.uniform(-4, 4, size=5000)
+    labels = generator.random(5000) < sigmoid(logit)
+    honest = calibration_metrics(two(sigmoid(logit)), labels, num_bins=10)
     assert honest["calibration_slope"] == pytest.approx(1, abs=0.1)
     assert honest["calibration_intercept"] == pytest.approx(0, abs=0.1)
     assert honest["calibration_in_the_large"] == pytest.approx(0, abs=0.1)
@@ -142,10 +146,10 @@ def test_zeros_and_ones_that_are_wrong_leave_a_finite_line(num_wrong: int) -> No
     labels[:num_wrong], labels[-num_wrong:] = 1, 0
     found = calibration_metrics(two(p), labels, num_bins=10)
     # Two values: the line passes through both frequencies, at the bounds that 0 and 1 are taken for.
-    expected = math.log((500 - num_wrong) / num_wrong) / math.log((1 - 1e-12) / 1e-12)
-    assert found["calibration_slope"] == pytest.approx(expected, rel=1e-6)
-    assert found["calibration_intercept"] == pytest.approx(0, abs=1e-6)
-    large = sigmoid(np.log([1e-12, 1 - 1e-12]) - np.log([1 - 1e-12, 1e-12]) + found["calibration_in_the_large"])
+    expected = math.log((500 - num_wrong) / num_wrong) / 27.631
+    assert found["calibration_slope"] == pytest.approx(expected, rel=1e-9)
+    assert found["calibration_intercept"] == pytest.approx(0, abs=1e-9)
+    large = sigmoid(np.array([-27.631, 27.631]) + found["calibration_in_the_large"])
     assert large.mean() == pytest.approx(0.5, abs=1e-9)
 
 

@@ -70,7 +70,7 @@ def test_how_resamples_fall_into_blocks_changes_nothing(monkeypatch: pytest.Monk
     probability, _ = draw(40, 2, seed=8)
     labels = (np.arange(40) % 20 == 0).astype(int)  # some resamples lack a positive row and are drawn again
     together = intervals(probability, labels, num=100)
-    monkeypatch.setattr("clsgen_dist.evaluate.intervals.BLOCK_SIZE", 40 * 2 * 7)
+    monkeypatch.setattr("clsgen_dist.evaluate.intervals.BLOCK_SIZE", 40 * 7)
     apart = intervals(probability, labels, num=100)
     assert apart["num_redrawn"] == together["num_redrawn"] != 0
     for name in NAMES:

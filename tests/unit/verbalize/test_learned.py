@@ -80,9 +80,7 @@ def test_the_fit_is_a_stationary_point_of_the_penalised_loss() -> None:
     def loss(flat: np.ndarray) -> float:
         weights, bias = flat[:18].reshape(6, 3), flat[18:]
         nll = log_loss(labels, softmax(inputs @ weights + bias))
-        return float(
-            nll + learned.penalty / 2 * ((weights - toward) ** 2).sum() + BIAS_PENALTY / 2 * (bias**2).sum()
-        )
+        return float(nll + learned.penalty / 2 * ((weights - toward) ** 2).sum() + BIAS_PENALTY / 2 * (bias**2).sum())
 
     found = np.concatenate([learned.logit_weights.ravel(), learned.feature_weights.ravel(), learned.bias])
     np.testing.assert_allclose(approx_fprime(found, loss, 1e-6), 0, atol=2e-5)

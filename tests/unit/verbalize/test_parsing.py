@@ -246,6 +246,8 @@ def test_a_sum_within_the_tolerance_is_mended_and_recorded(answer: str, raw_sum:
         'Draft: {"yes": 90, "no": 10}\n| yes | 70 |\n| no | 30 |\nTotal: 100\nUrgency: 3',
         'yes: 70%\nno: 30%\n{"yes": 7',
         "[1] He is 45.\nAge: 45\nyes: 70\nno: 30",
+        "yes: 70% vs no: 30%\nHeart rate: 88",
+        "dict(yes=0.7, no=0.3)",
         'The keys are {"yes", "no"}; {"yes": 70, "no": 30} {"x": [1, 2]}',
         "{ (a brace that is never closed\nyes: 70\nno: 30",
     ],

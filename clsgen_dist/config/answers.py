@@ -1,0 +1,83 @@
+"""Settings of a calibration of answers that were collected elsewhere: neither rows of a data set nor a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field
+
+from clsgen_dist.config import sections
+from clsgen_dist.config.folder import RunFolder
+from clsgen_dist.config.run import build_config, validated
+from clsgen_dist.config.sections import Section
+from clsgen_dist.config.source import ConfigSource, apply_overrides, read_source
+from clsgen_dist.config.verbalize import Verbalize
+from clsgen_dist.errors import ConfigError
+
+
+class AnswersConfig(Section):
+    """The sections that such a calibration reads."""
+
+    run: sections.Run
+    task: sections.Task
+    calibrate: sections.Calibrate = Field(sections.Calibrate())
+    verbalize: Verbalize = Field(Verbalize())
+    evaluate: sections.Evaluate = Field(sections.Evaluate())
+
+
+@dataclass(frozen=True)
+class AnswersRequest:
+    """What a person asks to calibrate.
+
+    Attributes:
+        config: the settings.
+        answers: file of answers to measure on, and to fit on its other half where there is no other file.
+        calibration_answers: file of answers to fit on, or None.
+        output: folder that the results are written to.
+    """
+
+    config: AnswersConfig
+    answers: Path
+    calibration_answers: Path | None
+    output: Path
+
+
+def answers_config(path: str, overrides: Sequence[str]) -> tuple[AnswersConfig, Path]:
+    """Reads the settings from a file: that of a whole run, or one with `run` and `task` alone.
+
+    Returns:
+        The settings, and the folder in the run folder for the results.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    source = read_source(Path(path))
+    apply_overrides(source, overrides)
+    if {"data", "model"} & source.tree.keys():
+        whole = build_config(source)
+        config = AnswersConfig(**{name: getattr(whole, name) for name in AnswersConfig.model_fields})
+    else:
+        config = validated(source, AnswersConfig)
+    folder = RunFolder((Path(config.run.output_dir) / config.run.name).absolute())
+    return config, folder.verbalized
+
+
+def plain_answers_config(labels: str, overrides: Sequence[str]) -> AnswersConfig:
+    """Settings without a file: the labels, the rest as it is by default or overridden.
+
+    Args:
+        labels: names of the labels in the order of their numbers, with commas between them.
+        overrides: words of the command line, as `--verbalize.floor 0.01`.
+
+    Raises:
+        ConfigError: fewer than two labels, or an override that is none.
+    """
+    names = [name.strip() for name in labels.split(",")]
+    if len(names) < 2 or not all(names):
+        raise ConfigError(f"--labels: found {labels!r}, expected two or more names with commas between them, as no,yes")
+    tree = {"run": {"name": "answers"}, "task": {"question": "Which label?", "labels": names}}
+    source = ConfigSource(tree=tree, places={(): "--labels"})
+    apply_overrides(source, overrides)
+    return validated(source, AnswersConfig)

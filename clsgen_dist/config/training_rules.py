@@ -1,0 +1,126 @@
+"""Combinations that cannot work in data, model, objective and training."""
+
+from __future__ import annotations
+
+from clsgen_dist.config.rule import Rule
+
+
+def _names(target_modules: str | list[str]) -> list[str]:
+    return [target_modules] if isinstance(target_modules, str) else target_modules
+
+
+TRAINING_RULES = (
+    Rule(
+        ("data",),
+        "data.train and data.vignettes both set, or neither",
+        "rows come from one place: name a file or data set, or ask for the embedded vignettes",
+        lambda c: (c.data.train is None) == (c.data.vignettes is None),
+    ),
+    Rule(
+        ("data", "vignettes"),
+        "data.vignettes with data.validation, data.calibration or data.test",
+        "the vignettes bring all four splits",
+        lambda c: c.data.vignettes is not None and bool(c.data.validation or c.data.calibration or c.data.test),
+    ),
+    Rule(
+        ("data", "vignettes"),
+        "data.vignettes with other than two labels",
+        "a vignette is drawn with one of two labels",
+        lambda c: c.data.vignettes is not None and len(c.task.labels) != 2,
+    ),
+    Rule(
+        ("data", "split_fractions"),
+        "data.split_fractions that leave less than half of the rows to train",
+        "the three fractions must sum to 0.5 or less",
+        lambda c: sum(c.data.split_fractions.model_dump().values()) > 0.5,
+    ),
+    Rule(
+        ("data", "label_map"),
+        "data.label_map with a name that task.labels lacks",
+        "every value of the map must be one of task.labels",
+        lambda c: c.data.label_map is not None and not set(c.data.label_map.values()) <= set(c.task.labels),
+    ),
+    Rule(
+        ("model",),
+        "model.name_or_path and model.from_scratch both set, or neither",
+        "a run has one backbone: load one, or have a small one made",
+        lambda c: (c.model.name_or_path is None) == (c.model.from_scratch is None),
+    ),
+    Rule(
+        ("model", "lora"),
+        "model.lora with model.from_scratch",
+        "an adapter on random weights learns nothing; set model.lora to null",
+        lambda c: c.model.from_scratch is not None and c.model.lora is not None,
+    ),
+    Rule(
+        ("model", "from_scratch"),
+        "model.from_scratch with model.gguf_file or model.revision",
+        "those belong to a backbone that is loaded",
+        lambda c: c.model.from_scratch is not None and bool(c.model.gguf_file or c.model.revision),
+    ),
+    Rule(
+        ("model", "from_scratch", "hidden_size"),
+        "model.from_scratch.hidden_size not a multiple of num_heads, or with an odd head width",
+        "every attention head has hidden_size / num_heads channels, an even number",
+        lambda c: (
+            c.model.from_scratch is not None
+            and c.model.from_scratch.hidden_size % (2 * c.model.from_scratch.num_heads) != 0
+        ),
+    ),
+    Rule(
+        ("model", "lora", "target_modules"),
+        "model.lora.target_modules with lm_head or the embeddings",
+        "language-model logits are taken at loss positions only, outside the adapter, which would be left out silently",
+        lambda c: (
+            c.model.lora is not None
+            and any(name in ("lm_head", "embed_tokens") for name in _names(c.model.lora.target_modules))
+        ),
+    ),
+    Rule(
+        ("model", "attention"),
+        "model.attention flash_attention_2 with train.precision fp32",
+        "FlashAttention has no fp32 kernels; use sdpa, or bf16",
+        lambda c: c.model.attention == "flash_attention_2" and c.train.precision == "fp32",
+    ),
+    Rule(
+        ("objective", "kl_weight"),
+        "objective.kl_weight without model.lora",
+        "the base model is the tuned one with its adapter switched off; full fine-tuning keeps no base",
+        lambda c: c.objective.kl_weight > 0 and c.model.lora is None,
+    ),
+    Rule(
+        ("objective", "w_cls"),
+        "objective.w_cls 0",
+        "the head would stay random, and its probability with it",
+        lambda c: c.objective.w_cls == 0,
+    ),
+    Rule(
+        ("objective", "w_gen"),
+        "objective.w_gen or kl_weight above 0 with explain.teacher column and without data.explanation_column",
+        "the language-model loss needs explanations; name their column, take another teacher, or set both weights to 0",
+        lambda c: (
+            c.objective.w_gen + c.objective.kl_weight > 0
+            and c.explain.teacher == "column"
+            and c.data.explanation_column is None
+            and c.data.vignettes is None
+        ),
+    ),
+    Rule(
+        ("objective", "class_weights"),
+        "objective.class_weights with another number of weights than task.labels",
+        "one weight a label, in the order of task.labels",
+        lambda c: isinstance(c.objective.class_weights, list) and len(c.objective.class_weights) != len(c.task.labels),
+    ),
+    Rule(
+        ("train", "token_budget"),
+        "train.token_budget below data.max_prompt_tokens + data.max_explanation_tokens",
+        "a micro-batch must hold the longest row that the limits allow",
+        lambda c: c.train.token_budget < c.data.max_prompt_tokens + c.data.max_explanation_tokens,
+    ),
+    Rule(
+        ("predict", "token_budget"),
+        "predict.token_budget below data.max_prompt_tokens + predict.max_new_tokens",
+        "a batch must hold the longest prompt and what is written after it",
+        lambda c: c.predict.token_budget < c.data.max_prompt_tokens + c.predict.max_new_tokens,
+    ),
+)

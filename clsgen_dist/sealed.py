@@ -1,0 +1,138 @@
+"""The files of a bundle, sealed by a manifest, and the part of them that may be exchanged: how it decides. No torch.
+
+A calibrator is right for one model. It carries the hash of all that decides the model's logits, and a bundle whose
+weights, prompt or labels are others refuses it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from clsgen_dist.calibrate.scaling import Calibrator
+from clsgen_dist.errors import BundleError
+from clsgen_dist.integrity import read_json, sha256_of, write_json
+
+FORMAT = 2
+MANIFEST = "manifest.json"
+CALIBRATOR = "calibrator.json"
+SAFE = {".json", ".safetensors", ".txt", ".model", ".jinja", ".md"}
+
+
+@dataclass(frozen=True)
+class Decision:
+    """From logits to an answer.
+
+    Attributes:
+        calibrator: from head logits to probabilities.
+        threshold: probability above which the last of two labels is predicted; None: the largest one decides.
+        facts: how both were found: candidates, rule, interval, rows. For people; nothing depends on them.
+    """
+
+    calibrator: Calibrator
+    threshold: float | None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def set_decision(folder: Path, decision: Decision) -> None:
+    """Gives a bundle another calibrator and operating threshold; hashes of weights are not taken again.
+
+    Raises:
+        BundleError: see `read_json`.
+    """
+    manifest = read_json(folder / MANIFEST)
+    content = {
+        "calibrator": decision.calibrator.to_json(),
+        "threshold": decision.threshold,
+        "model_sha256": model_hash(manifest),
+        "facts": dict(decision.facts),
+    }
+    write_json(folder / CALIBRATOR, content)
+    seal(folder, manifest, changed={CALIBRATOR})
+
+
+def read_decision(folder: Path, manifest: Mapping[str, Any], num_labels: int) -> Decision:
+    """How a bundle decides.
+
+    Args:
+        folder: the bundle.
+        manifest: its manifest, verified.
+        num_labels: labels of its task.
+
+    Raises:
+        BundleError: the file is not as this program writes it, or was fitted to another model, prompt or order of
+            labels.
+    """
+    content = read_json(folder / CALIBRATOR)
+    if set(content) != {"calibrator", "threshold", "model_sha256", "facts"} or not isinstance(content["facts"], dict):
+        raise BundleError(f"{folder}: {CALIBRATOR} is not as this program writes it; run launchers/calibrate.py")
+    if content["model_sha256"] != model_hash(manifest):
+        raise BundleError(
+            f"{folder}: its calibrator was fitted to another model, prompt or order of labels (sha256 differs); "
+            "calibrate it again with launchers/calibrate.py --bundle ... --data ..."
+        )
+    calibrator, threshold = Calibrator.from_json(content["calibrator"]), content["threshold"]
+    if calibrator.num_labels not in (None, num_labels):
+        raise BundleError(f"{folder}: its calibrator is of {calibrator.num_labels} labels, its task of {num_labels}")
+    if isinstance(threshold, bool) or not isinstance(threshold, int | float | None):
+        raise BundleError(f"{folder}: its threshold is {threshold!r}, expected a number or null")
+    if threshold is not None and (num_labels != 2 or not 0 <= threshold <= 1):
+        raise BundleError(
+            f"{folder}: its threshold is {threshold!r}, expected 0 to 1, or null with {num_labels} labels"
+        )
+    return Decision(calibrator, threshold, content["facts"])
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Verifies a bundle's files and returns its manifest, without loading a weight.
+
+    Raises:
+        BundleError: it is no bundle, of another format, a file is missing, altered, added, of a kind that can run
+            code, or a link.
+    """
+    manifest = read_json(folder / MANIFEST)
+    if manifest.get("format") != FORMAT or not isinstance(manifest.get("files"), dict):
+        raise BundleError(f"{folder}: format {manifest.get('format')!r}, this program reads {FORMAT}")
+    present = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink():
+            raise BundleError(f"{folder}: {name} is a link; a bundle holds plain files")
+        if path.is_file() and name != MANIFEST:
+            present[name] = path
+    for name in sorted(manifest["files"].keys() | present.keys()):
+        if name not in present:
+            raise BundleError(f"{folder}: {name} is missing; copy the bundle whole")
+        if name not in manifest["files"] or Path(name).suffix not in SAFE:
+            raise BundleError(f"{folder}: {name} does not belong to the bundle")
+        if sha256_of(present[name]) != manifest["files"][name]:
+            raise BundleError(f"{folder}: {name} was altered after the bundle was written (sha256 differs)")
+    return manifest
+
+
+def model_hash(manifest: Mapping[str, Any]) -> str:
+    """sha256 over all that decides a bundle's logits: weights, base model, task, tokenizer, limits of a prompt."""
+    files = {name: digest for name, digest in manifest["files"].items() if name != CALIBRATOR}
+    decisive = {name: manifest.get(name) for name in ("base", "lora", "precision", "max_prompt_tokens")}
+    # Where the base model lies says nothing of what it is.
+    decisive["base"] = {key: value for key, value in (manifest.get("base") or {}).items() if key != "name_or_path"}
+    return hashlib.sha256(json.dumps([files, decisive], sort_keys=True).encode()).hexdigest()
+
+
+def seal(folder: Path, manifest: dict[str, Any], changed: Collection[str] | None = None) -> None:
+    """Writes the manifest with the hashes of all files.
+
+    Args:
+        folder: the bundle.
+        manifest: what else it says.
+        changed: names of the files whose hashes are taken anew; None: all.
+    """
+    known = {} if changed is None else {n: h for n, h in manifest["files"].items() if n not in changed}
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    names = {path.relative_to(folder).as_posix(): path for path in files}
+    manifest["files"] = {name: known.get(name) or sha256_of(path) for name, path in names.items()}
+    write_json(folder / MANIFEST, manifest)

@@ -1,0 +1,182 @@
+"""rows -> what a model says of them -> calibrated: what `launchers/verbalize.py` does.
+
+verbalized/
+  answers.sqlite   every answer as it came, so that the same command goes on where it was
+  answers.jsonl    id, split, label, answers; token probabilities where they were read
+  metrics.json     all methods, measured
+  fits.json        all methods, fitted
+  report.html      both, for people, with the pictures beside it
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clsgen_dist.chat.interface import Completion
+from clsgen_dist.config.answers import AnswersConfig, AnswersRequest
+from clsgen_dist.config.folder import RunFolder
+from clsgen_dist.config.run import RunConfig
+from clsgen_dist.data.store import stored_rows
+from clsgen_dist.integrity import sha256_of, write_json
+from clsgen_dist.progress import Listener
+from clsgen_dist.records import UNLABELLED, Row
+from clsgen_dist.sources import gather_sources
+from clsgen_dist.verbalize.answers import Answers, average_said, name_groups, read_answers, split_answers
+from clsgen_dist.verbalize.collecting import SPLITS_ASKED, Collected, check_asked, collect
+from clsgen_dist.verbalize.parsing import CUT_OFF, Said, parse_distribution
+from clsgen_dist.verbalize.plots import write_study_plots
+from clsgen_dist.verbalize.report import write_study_report
+from clsgen_dist.verbalize.study import study
+
+
+def verbalize_run(config: RunConfig, listener: Listener) -> Path:
+    """Asks a model for the distribution of every calibration and test row in words, and calibrates what it says.
+
+    Args:
+        config: the run; its rows are read into the run folder where they do not stand there yet.
+        listener: hears of progress.
+
+    Returns:
+        The folder of the results.
+
+    Raises:
+        ConfigError: the model cannot be asked, found before any row is spent.
+        DataError: rows or answers that nothing can be fitted to; what was answered is kept.
+        TeacherError: the model cannot be reached any more, or the budget is spent; the same command goes on.
+    """
+    folder = RunFolder(config.folder)
+    check_asked(config, folder)
+    gather_sources(config, folder)
+    most = config.verbalize.max_rows
+    rows = {split: list(stored_rows(folder.labelled(split)))[:most] for split in SPLITS_ASKED}
+    folder.verbalized.mkdir(exist_ok=True)
+    collected = collect(config, folder, rows, listener)
+    _write_answers(folder.verbalized / "answers.jsonl", config, rows, collected)
+    fit, floor = _to_answers(config, "calibration", rows["calibration"], collected, config.verbalize.floor)
+    test, _ = _to_answers(config, "test", rows["test"], collected, floor)
+    settings = AnswersConfig(**{name: getattr(config, name) for name in AnswersConfig.model_fields})
+    facts = {
+        "Question": config.task.question,
+        "Asked": collected.asked,
+        "Prompt": f"{config.verbalize.prompt}, {config.verbalize.num_prompts} paraphrase(s)",
+        "Rows to fit on": f"{len(fit):,} of calibration",
+        "Rows to test on": f"{len(test):,} of test",
+    }
+    _write_study(settings, folder.verbalized, fit, test, floor, collected.origin, facts)
+    return folder.verbalized
+
+
+def calibrate_answers(request: AnswersRequest) -> Path:
+    """Calibrates answers that were collected elsewhere; asks no model.
+
+    Returns:
+        The folder of the results.
+
+    Raises:
+        DataError: answers that cannot be read, or that nothing can be fitted to.
+    """
+    config = request.config
+    labels, tolerance = config.task.labels, config.verbalize.sum_tolerance
+    test = read_answers(request.answers, labels, sum_tolerance=tolerance)
+    if request.calibration_answers is None:
+        fit, test = split_answers(test, seed=config.run.seed)
+    else:
+        fit = read_answers(request.calibration_answers, labels, sum_tolerance=tolerance)
+    files = [path for path in (request.answers, request.calibration_answers) if path is not None]
+    facts = {
+        "Answers": ", ".join(map(str, files)),
+        "Rows to fit on": f"{len(fit):,} from {fit.source}",
+        "Rows to test on": f"{len(test):,} from {test.source}",
+    }
+    request.output.mkdir(parents=True, exist_ok=True)
+    origin = {path.name: sha256_of(path) for path in files}
+    _write_study(config, request.output, fit, test, config.verbalize.floor, origin, facts)
+    return request.output
+
+
+def _write_study(
+    config: AnswersConfig,
+    folder: Path,
+    fit: Answers,
+    test: Answers,
+    floor: float | None,
+    origin: Mapping[str, str],
+    facts: Mapping[str, str],
+) -> None:
+    found = study(
+        fit,
+        test,
+        floor=floor,
+        constant=config.verbalize.constant,
+        max_temperature=config.calibrate.max_temperature,
+        num_bins=config.evaluate.num_bins,
+        num_bootstrap=config.evaluate.num_bootstrap,
+        seed=config.run.seed,
+        origin=origin,
+    )
+    pictures = write_study_plots(folder, found)
+    write_study_report(folder / "report.html", found.metrics, pictures, {"Run": config.run.name, **facts})
+    write_json(folder / "fits.json", found.fits)
+    write_json(folder / "metrics.json", found.metrics)  # last: where it stands, the others do
+
+
+def _to_answers(
+    config: RunConfig, split: str, rows: Sequence[Row], collected: Collected, floor: float | None
+) -> tuple[Answers, float | None]:
+    """What was understood of the answers to the rows of a split, and the floor where paraphrases were averaged."""
+    labels, tolerance = config.task.labels, config.verbalize.sum_tolerance
+    per_prompt = [
+        tuple(_understood(answer, labels, tolerance) for answer in of_prompt) for of_prompt in collected.answers[split]
+    ]
+    said = per_prompt[0]
+    if len(per_prompt) > 1:
+        said, floor = average_said(per_prompt, num_labels=len(labels), floor=floor)
+    return (
+        Answers(
+            source=f"the {split} rows",
+            labels=tuple(labels),
+            ids=tuple(row.id for row in rows),
+            said=said,
+            labels_N=np.array([UNLABELLED if row.label is None else row.label for row in rows], dtype=np.int64),
+            groups_N=name_groups([row.id for row in rows], [row.group for row in rows]),
+            texts=tuple(row.text for row in rows),
+            token_probabilities={
+                name: np.array([getattr(reading, name) for reading in collected.readings[split]], dtype=np.float64)
+                for name in ("label_tokens", "digit_expectation")
+                if split in collected.readings
+            },
+        ),
+        floor,
+    )
+
+
+def _understood(answer: Completion, labels: Sequence[str], tolerance: float) -> Said:
+    said = parse_distribution(answer.text, labels, sum_tolerance=tolerance)
+    return replace(said, fault=CUT_OFF) if answer.fault == "cut off" else said
+
+
+def _write_answers(path: Path, config: RunConfig, rows: Mapping[str, Sequence[Row]], collected: Collected) -> None:
+    """Everything that was said, a line a row, whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        for split, of_split in rows.items():
+            for n, row in enumerate(of_split):
+                line: dict[str, Any] = {
+                    "id": row.id,
+                    "split": split,
+                    "label": None if row.label is None else config.task.labels[row.label],
+                    "group": row.group,
+                    "answer": collected.answers[split][0][n].text,
+                    "answers": [of_prompt[n].text for of_prompt in collected.answers[split]],
+                }
+                if split in collected.readings:
+                    line |= collected.readings[split][n]._asdict()
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    os.replace(temporary, path)
