@@ -165,7 +165,12 @@ def trained_on(folder: Path) -> np.ndarray:
 
 
 def load_bundle(
-    folder: Path, *, device: torch.device, base: str | None = None, trust_remote_code: bool = False
+    folder: Path,
+    *,
+    device: torch.device,
+    base: str | None = None,
+    trust_remote_code: bool = False,
+    with_decision: bool = True,
 ) -> Bundle:
     """Verifies and loads a bundle.
 
@@ -174,6 +179,7 @@ def load_bundle(
         device: where the model goes.
         base: folder or name of the backbone where it is no longer at the place that the manifest names.
         trust_remote_code: run Python code that comes with the backbone; a bundle cannot ask for it.
+        with_decision: read calibrator and threshold; False leaves logits as they are, for whoever fits both anew.
 
     Raises:
         BundleError: see `read_manifest`; or the base model is missing or another one, or weights do not fit.
@@ -203,7 +209,7 @@ def load_bundle(
         dual = _load_model(folder, model, len(task.labels), dtype, device)
     except (SafetensorError, RuntimeError, OSError, ValueError) as error:
         raise BundleError(f"{folder}: weights do not load ({type(error).__name__}: {error})") from None
-    decision = read_decision(folder, manifest, len(task.labels))
+    decision = read_decision(folder, manifest, len(task.labels)) if with_decision else Decision(IDENTITY, None)
     tokenizer = RowTokenizer(load_tokenizer(Model(name_or_path="."), str(folder / "tokenizer")), task, **limits)
     return Bundle(folder, manifest, task, dual, tokenizer, decision.calibrator, decision.threshold)
 

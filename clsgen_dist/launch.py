@@ -13,7 +13,7 @@ from clsgen_dist.config.answers import AnswersRequest, answers_config, plain_ans
 from clsgen_dist.config.folder import RunFolder
 from clsgen_dist.config.run import RunConfig, help_text, load_config
 from clsgen_dist.errors import ClsGenError, ConfigError
-from clsgen_dist.records import PredictRequest
+from clsgen_dist.records import CalibrateRequest, PredictRequest
 
 #: Exit codes beside 0: the run failed; the input cannot be used; the user stopped it.
 FAILED, UNUSABLE, INTERRUPTED = 1, 2, 130
@@ -125,6 +125,30 @@ def answers_request(words: Sequence[str]) -> AnswersRequest | None:
         raise ConfigError("--output FOLDER is missing: without --config there is no run folder to write to")
     calibration = found.get("calibration_answers")
     return AnswersRequest(config, Path(found["answers"]), None if calibration is None else Path(calibration), output)
+
+
+def calibrate_request(words: Sequence[str]) -> CalibrateRequest:
+    """Reads the command line of launchers/calibrate.py.
+
+    Raises:
+        ConfigError: an option is missing or unknown.
+    """
+    found, rest = parse_words(words, ("bundle", "data", "test", "base"))
+    if "config" in found:
+        raise ConfigError("--config: a bundle knows its task; give --bundle FOLDER and --data FILE")
+    for name in ("bundle", "data"):
+        if name not in found:
+            raise ConfigError(f"--{name} is missing; give --bundle FOLDER and --data FILE")
+    overrides = _overrides(rest)
+    known = ("--data.", "--calibrate.", "--evaluate.", "--run.seed")
+    strange = [words[0] for words in overrides if not words[0].startswith(known)]
+    if strange:
+        raise ConfigError(f"{strange[0]}: only settings of data, calibrate, evaluate and run.seed may follow")
+    columns = tuple(word for words in overrides if words[0].startswith("--data.") for word in words)
+    settings = tuple(word for words in overrides if not words[0].startswith("--data.") for word in words)
+    return CalibrateRequest(
+        Path(found["bundle"]), found["data"], found.get("test"), found.get("base"), columns, settings
+    )
 
 
 def _overrides(words: Sequence[str]) -> list[list[str]]:

@@ -27,6 +27,7 @@ class Row:
         explanation: why the label holds, in words, or None.
         group: rows of one group (a patient, a trial) never stand in two splits; None is a group of its own.
         true_probability: probability of the last label from which the label was drawn, where a generator knows it.
+        subgroups: (column, value) of each column whose values are looked at one by one in an evaluation.
     """
 
     id: str
@@ -35,6 +36,13 @@ class Row:
     explanation: str | None = None
     group: str | None = None
     true_probability: float | None = None
+    subgroups: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        """JSON knows no tuples: a row that came through it is equal to the row that went in."""
+        if self.subgroups:
+            pairs = tuple((column, value) for column, value in self.subgroups)
+            object.__setattr__(self, "subgroups", pairs)
 
 
 #: Rows, from the first, as often as asked.
@@ -85,3 +93,24 @@ class PredictRequest:
     base: str | None
     explain: bool
     columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CalibrateRequest:
+    """What a person asks of a finished bundle.
+
+    Attributes:
+        bundle: its folder.
+        source: labelled rows to fit on.
+        test: labelled rows to measure on, or None.
+        base: folder of the base model where it has moved, or None.
+        columns: settings of `data` that override those of the bundle, as words.
+        settings: settings of `calibrate`, `evaluate` and `run.seed`, as words.
+    """
+
+    bundle: Path
+    source: str
+    test: str | None
+    base: str | None
+    columns: tuple[str, ...]
+    settings: tuple[str, ...]

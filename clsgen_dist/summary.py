@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from clsgen_dist.config.folder import RunFolder
 from clsgen_dist.config.run import RunConfig
+from clsgen_dist.sealed import Decision
 
 _COLUMNS = ("auroc", "auprc", "f1", "accuracy", "nll", "brier", "ece")
 
@@ -54,6 +56,38 @@ def explained_summary(folder: RunFolder) -> str:
             f"report:        {folder.explained / 'explain_report.html'}",
         ]
     )
+
+
+def calibrated_summary(
+    bundle: Path, decision: Decision, warnings: list[str], metrics: Mapping[str, Mapping[str, Any]]
+) -> str:
+    """What a bundle was given: candidates, calibrator, threshold; and what that does on test rows, if any."""
+    facts, calibrator = decision.facts, decision.calibrator
+    lines = [""]
+    if facts["candidates"]:
+        lines += [f"{'candidate':<14}{'parameters':>12}{'held-out NLL':>14}{'std. error':>12}{'weight':>8}"]
+        lines += [
+            f"{c['method']:<14}{c['num_parameters']:>12}{c['mean_nll']:>14.4f}{c['standard_error']:>12.4f}{c['weight']:>8.2f}"
+            for c in facts["candidates"]
+        ]
+        lines.append("")
+    numbers = ", ".join(
+        f"{name} {' '.join(f'{value:.4f}' for value in values)}"
+        for name, values in calibrator.parameters.items()
+        if len(values) < 9
+    )
+    lines.append(f"calibrator: {calibrator.method} {numbers}".rstrip() + f", from {calibrator.num_rows:,} rows")
+    if decision.threshold is not None:
+        span = facts.get("threshold_ci")
+        between = "" if span is None else f", 95 % interval [{span[0]:.4f}, {span[1]:.4f}]"
+        value = "" if facts["threshold_value"] is None else f" {facts['threshold_value']:g}"
+        lines.append(f"threshold:  {decision.threshold:.4f} ({facts['threshold_rule']}{value}){between}")
+    lines += [f"warning:    {warning}" for warning in warnings]
+    if metrics:
+        lines += ["", "test".ljust(14) + "".join(name.rjust(10) for name in (*_COLUMNS, "ece_null"))]
+        for name, own in metrics.items():
+            lines.append(name.ljust(14) + "".join(f"{own[column]:.4f}".rjust(10) for column in (*_COLUMNS, "ece_null")))
+    return "\n".join([*lines, "", f"bundle: {bundle}"])
 
 
 def verbalized_summary(folder: Path) -> str:

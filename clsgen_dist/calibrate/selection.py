@@ -107,8 +107,9 @@ def select_calibrator(
     the log-odds are means over "none", "temperature" (fitted to Platt's targets) and "platt", weighted by what the
     cross-validation says of each. With 50 rows no choice among them stays near the best one: every rule that was
     tried (0 to 1 standard errors, information criteria) cost 0.02 nats or more on one head or another, mean over 60
-    seeds. Pooled they cost 0.001 to 0.014 (100 seeds), as a full Bayesian average over slopes and intercepts does, and
-    with 200 rows at most 0.002.
+    seeds. Pooled they cost 0.001 to 0.013 on the vignettes that the rule was tuned on (100 seeds) and up to 0.024 on
+    fresh ones (20 seeds); a full Bayesian average over slopes and intercepts did no better. With 200 rows they cost
+    0.003 at most on either.
     `benchmarks/calibrator_selection.py` measures it; docs/calibration.md has its table.
 
     Args:

@@ -48,7 +48,12 @@ def best_f1_threshold(probability_N: npt.ArrayLike, positive_N: npt.ArrayLike) -
 
 
 def choose_threshold(
-    probability_N: npt.ArrayLike, positive_N: npt.ArrayLike, *, rule: str, value: float | None
+    probability_N: npt.ArrayLike,
+    positive_N: npt.ArrayLike,
+    *,
+    rule: str,
+    value: float | None,
+    weight_N: npt.ArrayLike | None = None,
 ) -> float:
     """The threshold that a rule asks for on these rows.
 
@@ -67,6 +72,7 @@ def choose_threshold(
             top_share: the lowest threshold that flags at most the share `value` of the rows, above 0 to 1. Where a
                 tie stands across that share all its rows are left out, so fewer rows may be flagged.
         value: what the rule asks for; None for "best_f1".
+        weight_N: how many rows each stands for, 0 or above, as where labels have other shares in use; None: one each.
 
     Returns:
         Threshold, 0 to 1; a row is positive where its probability is at least that.
@@ -82,7 +88,8 @@ def choose_threshold(
         return value / (1 + value)
     probability_N, positive_N = _checked(probability_N, positive_N, needs_both=rule != "top_share")
     distinct_J, where_N = np.unique(probability_N, return_inverse=True)
-    cuts = Cuts.of(distinct_J, np.bincount(where_N), np.bincount(where_N, weights=positive_N))
+    rows_N = _weights(weight_N, len(probability_N))
+    cuts = Cuts.of(distinct_J, np.bincount(where_N, weights=rows_N), np.bincount(where_N, weights=rows_N * positive_N))
     threshold = cuts.choose(rule, value)
     if threshold is not None:
         return threshold
@@ -92,9 +99,10 @@ def choose_threshold(
             f"threshold: no threshold has a precision of {value} on the {len(probability_N)} calibration rows, the "
             f"best is {best:.4f}; ask for less, or give data.calibration more rows"
         )
+    num_tied = int((where_N == where_N.max()).sum())
     raise DataError(
-        f"threshold: the largest probability alone is that of {int(cuts.num_flagged_J[-1])} of {len(probability_N)} "
-        f"calibration rows, more than the share {value}; ask for a larger share (ties are not broken)"
+        f"threshold: the largest probability alone is that of {num_tied} of {len(probability_N)} calibration "
+        f"rows, more than the share {value}; ask for a larger share (ties are not broken)"
     )
 
 
@@ -107,6 +115,7 @@ def threshold_interval(
     value: float | None,
     num_bootstrap: int,
     seed: int,
+    weight_N: npt.ArrayLike | None = None,
 ) -> tuple[float, float]:
     """95 % percentile interval of a chosen threshold, from resampled groups.
 
@@ -114,7 +123,7 @@ def threshold_interval(
     asks for the impossible (a precision that is not reached, a share smaller than a tie) counts as threshold 1.
 
     Args:
-        probability_N, positive_N, rule, value: as `choose_threshold`.
+        probability_N, positive_N, rule, value, weight_N: as `choose_threshold`.
         groups_N: number or name of each row's group; None makes each row a group of its own.
         num_bootstrap: resamples, 1 or more.
         seed: seed of the resamples.
@@ -126,7 +135,7 @@ def threshold_interval(
         ConfigError, DataError: as `choose_threshold`; or fewer than two groups; or resamples hardly ever hold both
             labels.
     """
-    threshold = choose_threshold(probability_N, positive_N, rule=rule, value=value)
+    threshold = choose_threshold(probability_N, positive_N, rule=rule, value=value, weight_N=weight_N)
     if rule == "cost":
         return threshold, threshold
     assert num_bootstrap >= 1
@@ -142,11 +151,12 @@ def threshold_interval(
             "at least two groups; set data.group_column to null where rows are independent"
         )
     distinct_J, where_N = np.unique(probability_N, return_inverse=True)
+    rows_N = _weights(weight_N, len(probability_N))
     generator = np.random.default_rng(seed)
     found: list[float] = []
     for _ in range(MAX_DRAW_FACTOR * num_bootstrap):
         times_G = np.bincount(generator.integers(0, num_groups, size=num_groups), minlength=num_groups)
-        times_N = times_G[group_N].astype(np.float64)
+        times_N = times_G[group_N] * rows_N
         num_rows_J = np.bincount(where_N, weights=times_N)
         num_positive_J = np.bincount(where_N, weights=times_N * positive_N)
         if rule != "top_share" and not 0 < num_positive_J.sum() < num_rows_J.sum():
@@ -209,6 +219,15 @@ def _check_rule(rule: str, value: float | None) -> None:
         raise ConfigError(f"threshold rule {rule}: found the value {value!r}, expected a number above 0")
     if rule != "cost" and value > 1:
         raise ConfigError(f"threshold rule {rule}: found the value {value!r}, expected a share, at most 1")
+
+
+def _weights(weight_N: npt.ArrayLike | None, num_rows: int) -> FloatArray:
+    if weight_N is None:
+        return np.ones(num_rows)
+    given_N = np.asarray(weight_N, dtype=np.float64)
+    assert given_N.shape == (num_rows,)
+    assert (given_N >= 0).all()
+    return given_N
 
 
 def _checked(

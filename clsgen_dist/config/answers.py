@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import Field
 
 from clsgen_dist.config import sections
+from clsgen_dist.config.decision_rules import DECISION_RULES
 from clsgen_dist.config.folder import RunFolder
 from clsgen_dist.config.run import build_config, validated
 from clsgen_dist.config.sections import Section
@@ -60,6 +61,7 @@ def answers_config(path: str, overrides: Sequence[str]) -> tuple[AnswersConfig, 
         config = AnswersConfig(**{name: getattr(whole, name) for name in AnswersConfig.model_fields})
     else:
         config = validated(source, AnswersConfig)
+        _check_decisions(source, config)
     folder = RunFolder((Path(config.run.output_dir) / config.run.name).absolute())
     return config, folder.verbalized
 
@@ -81,3 +83,28 @@ def plain_answers_config(labels: str, overrides: Sequence[str]) -> AnswersConfig
     source = ConfigSource(tree=tree, places={(): "--labels"})
     apply_overrides(source, overrides)
     return validated(source, AnswersConfig)
+
+
+def decision_config(task: sections.Task, run: str, overrides: Sequence[str]) -> AnswersConfig:
+    """Settings of a decision anew for a task that is known, the rest by default or overridden.
+
+    Args:
+        task: of the bundle.
+        run: name of its run.
+        overrides: words of the command line, as `--calibrate.method platt`.
+
+    Raises:
+        ConfigError: an unknown key, a wrong type, or a combination that cannot work.
+    """
+    source = ConfigSource(tree={"run": {"name": run}, "task": task.model_dump(mode="json")}, places={(): "bundle"})
+    apply_overrides(source, overrides)
+    config = validated(source, AnswersConfig)
+    _check_decisions(source, config)
+    return config
+
+
+def _check_decisions(source: ConfigSource, config: AnswersConfig) -> None:
+    # A type of its own, with all the sections that these rules read.
+    broken = [rule for rule in DECISION_RULES if rule.broken(config)]  # type: ignore[arg-type]
+    if broken:
+        raise ConfigError("\n".join(f"{source.place(r.keys)}: {r.combination}: {r.reason}" for r in broken))

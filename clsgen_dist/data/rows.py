@@ -27,6 +27,12 @@ Record = tuple[str, Mapping[str, Any]]
 #: Characters a row's text may have; longer ones are a broken file rather than a document.
 MAX_TEXT_CHARACTERS = 5_000_000
 
+#: Characters of a subgroup's name; a longer one is a text, which does not belong into metrics.
+MAX_SUBGROUP_CHARACTERS = 200
+
+#: Subgroup of the rows that say nothing.
+NO_SUBGROUP = "(none)"
+
 
 def read_rows(source: str, columns: Data, labels: list[str], *, need_labels: bool = True) -> Iterator[tuple[str, Row]]:
     """Reads rows and checks each by itself.
@@ -64,8 +70,8 @@ def check_ids(rows: Sequence[Row], source: str) -> None:
 def _records(source: str) -> Iterator[Record]:
     path = Path(source)
     readers: dict[str, Callable[[Path], Iterator[Record]]] = {
-        ".jsonl": _jsonl,
-        ".json": _jsonl,
+        ".jsonl": read_jsonl,
+        ".json": read_jsonl,
         ".csv": _csv,
         ".parquet": _parquet,
     }
@@ -97,7 +103,15 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def _jsonl(path: Path) -> Iterator[Record]:
+def read_jsonl(path: Path) -> Iterator[Record]:
+    """Reads JSON objects, one a line; blank lines are passed over.
+
+    Yields:
+        Where the object stands, as "FILE:LINE", and the object.
+
+    Raises:
+        DataError: the file cannot be read, is not UTF-8, or a line is no JSON object; names file and line.
+    """
     for number, line in _lines(path):
         if not line.strip():
             continue
@@ -183,6 +197,7 @@ def _row_builder(columns: Data, labels: list[str], need_labels: bool) -> Callabl
             explanation=_explanation(place, record, columns),
             group=None if group in (None, "") else str(group),
             true_probability=_probability(place, record, columns),
+            subgroups=tuple((name, _subgroup(place, record, name)) for name in columns.subgroup_columns),
         )
 
     return build
@@ -229,6 +244,21 @@ def _explanation(place: str, record: Mapping[str, Any], columns: Data) -> str | 
     if value is not None and not isinstance(value, str):
         raise DataError(f"{place}: the explanation is {type(value).__name__}, expected text")
     return value.strip() or None if value is not None else None
+
+
+def _subgroup(place: str, record: Mapping[str, Any], name: str) -> str:
+    value = _column(place, record, name, "data.subgroup_columns")
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return NO_SUBGROUP
+    if isinstance(value, list | dict):
+        raise DataError(f"{place}: column {name!r} (data.subgroup_columns) holds a {type(value).__name__}, not a name")
+    words = label_text(value).strip()
+    if len(words) > MAX_SUBGROUP_CHARACTERS:
+        raise DataError(
+            f"{place}: column {name!r} (data.subgroup_columns) holds {len(words):,} characters, expected a name of at "
+            f"most {MAX_SUBGROUP_CHARACTERS}"
+        )
+    return words or NO_SUBGROUP
 
 
 def _probability(place: str, record: Mapping[str, Any], columns: Data) -> float | None:

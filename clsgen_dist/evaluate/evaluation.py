@@ -9,7 +9,6 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,15 @@ import numpy as np
 import numpy.typing as npt
 
 from clsgen_dist.calibrate.thresholds import decide
-from clsgen_dist.errors import DataError, NumericsError
+from clsgen_dist.errors import NumericsError
+from clsgen_dist.evaluate.calibration_metrics import calibration_metrics, null_ece
+from clsgen_dist.evaluate.columns import Columns, to_columns
+from clsgen_dist.evaluate.decisions import decision_metrics
 from clsgen_dist.evaluate.explanations import alignment
 from clsgen_dist.evaluate.intervals import bootstrap_intervals
 from clsgen_dist.evaluate.metrics import probability_metrics
+from clsgen_dist.evaluate.parts import describe_parts
+from clsgen_dist.evaluate.selective import answer_when_sure
 from clsgen_dist.records import UNLABELLED, Prediction, Row
 
 FloatArray = npt.NDArray[np.float64]
@@ -32,84 +36,6 @@ BoolArray = npt.NDArray[np.bool_]
 DECISION_TOLERANCE = 1e-6
 
 
-@dataclass(frozen=True)
-class Columns:
-    """Predictions and their rows as arrays, in the order of the predictions.
-
-    Attributes:
-        label_N: number of the true label; -1 where it is unknown.
-        probability_NK: calibrated probability of each label.
-        raw_probability_NK: the same before calibration.
-        predicted_N: number of the predicted label.
-        explained_N: whether an explanation was asked for.
-        verdict_N: number of the label that the free explanation argues for; -1 where that is unclear.
-        group_N: number of the row's group.
-        true_probability_N: generating probability of the last label, or None where a row lacks it.
-    """
-
-    label_N: IntArray
-    probability_NK: FloatArray
-    raw_probability_NK: FloatArray
-    predicted_N: IntArray
-    explained_N: BoolArray
-    verdict_N: IntArray
-    group_N: IntArray
-    true_probability_N: FloatArray | None
-
-
-def to_columns(predictions: Sequence[Prediction], rows: Sequence[Row], labels: Sequence[str]) -> Columns:
-    """Put predictions and rows of one split side by side, matched by id.
-
-    Raises:
-        DataError: no predictions; the two do not hold the same ids once each; a label name is unknown; labels differ.
-    """
-    if not predictions:
-        raise DataError("evaluation: found no predictions, expected one a row")
-    row_of = {row.id: row for row in rows}
-    ids = [prediction.id for prediction in predictions]
-    if len(row_of) != len(rows) or len(set(ids)) != len(ids) or set(ids) != set(row_of):
-        strangers = sorted(set(ids) ^ set(row_of))[:3]
-        raise DataError(
-            f"evaluation: found {len(ids)} predictions for {len(rows)} rows, expected one for each id, each id once"
-            + (f"; without a partner: {', '.join(strangers)}" if strangers else "")
-        )
-    number_of = {name: number for number, name in enumerate(labels)}
-    rows = [row_of[id] for id in ids]
-    for prediction, row in zip(predictions, rows, strict=True):
-        single = {prediction.predicted, prediction.label, prediction.free_verdict} - {None}
-        for names in (set(prediction.probability), set(prediction.raw_probability), single | set(labels)):
-            if names != set(labels):
-                raise DataError(
-                    f"evaluation: the prediction of row {row.id} names {sorted(map(str, names))}, expected exactly "
-                    f"{sorted(labels)}; see task.labels"
-                )
-        if row.label != (None if prediction.label is None else number_of[prediction.label]):
-            raise DataError(
-                f"evaluation: row {row.id} has label number {row.label}, its prediction {prediction.label!r}"
-            )
-    truths = [row.true_probability for row in rows if row.true_probability is not None]
-    group_of: dict[tuple[str, str], int] = {}
-    groups = [
-        group_of.setdefault(("row", r.id) if r.group is None else ("group", r.group), len(group_of)) for r in rows
-    ]
-    return Columns(
-        label_N=np.array([UNLABELLED if row.label is None else row.label for row in rows], dtype=np.int64),
-        probability_NK=np.array([[p.probability[name] for name in labels] for p in predictions], dtype=np.float64),
-        raw_probability_NK=np.array(
-            [[p.raw_probability[name] for name in labels] for p in predictions], dtype=np.float64
-        ),
-        predicted_N=np.array([number_of[p.predicted] for p in predictions], dtype=np.int64),
-        explained_N=np.array(
-            [p.explanation is not None or p.free_verdict is not None for p in predictions], dtype=bool
-        ),
-        verdict_N=np.array(
-            [UNLABELLED if p.free_verdict is None else number_of[p.free_verdict] for p in predictions], dtype=np.int64
-        ),
-        group_N=np.array(groups, dtype=np.int64),
-        true_probability_N=np.array(truths, dtype=np.float64) if len(truths) == len(rows) else None,
-    )
-
-
 def evaluate(
     predictions: Sequence[Prediction],
     rows: Sequence[Row],
@@ -118,6 +44,8 @@ def evaluate(
     threshold: float | None,
     calibrated: bool,
     language: dict[str, float],
+    costs: Sequence[Sequence[float]] | None,
+    sure_probability: float,
     num_bootstrap: int,
     num_bins: int,
     seed: int,
@@ -131,14 +59,19 @@ def evaluate(
         threshold: operating threshold of the last label of two; None: the largest probability decides.
         calibrated: whether a calibrator was fitted.
         language: metrics of the generated language, taken over as they are.
+        costs: cost of deciding on the column's label where the line's label is the true one, or None.
+        sure_probability: largest probability from which an answer counts as sure.
         num_bootstrap, num_bins: resamples behind each interval (drawn with `seed`), bins of the calibration errors.
 
     Returns:
-        num_rows, num_labelled_rows, num_groups, labels, is_calibrated, threshold, raw, calibrated, explanation,
-        language; and bayes where every row has a true probability (two labels only): what the generating probability
+        num_rows, num_labelled_rows, num_groups, labels, is_calibrated, threshold; raw and calibrated: the numbers of
+        `probability_metrics`, `calibration_metrics` and `null_ece` with their intervals; decisions: `decision_metrics`
+        of the calibrated probabilities, and answer_when_sure; subgroups: `describe_parts`; explanation, language; and
+        bayes where every row has a true probability (two labels only): what the generating probability
         itself scores, and the mean |p - true p| of the last label before and after calibration, on labelled rows.
 
     Raises:
+        ConfigError: costs or sure_probability cannot be.
         DataError: predictions do not fit the rows, or metrics are undefined (no labels, one label, one group).
         NumericsError: a probability is not one, a prediction does not follow from the threshold, or a metric of the
             language is NaN or infinite.
@@ -148,13 +81,19 @@ def evaluate(
     _check_finite(language)
     known_N = columns.label_N != UNLABELLED
     truth_N, group_N = columns.label_N[known_N], columns.group_N[known_N]
+    resampling: dict[str, int] = {"num_bootstrap": num_bootstrap, "seed": seed}
     resample = partial(bootstrap_intervals, groups_N=group_N, num_bootstrap=num_bootstrap, num_bins=num_bins, seed=seed)
 
     def measure(probability_NK: FloatArray, predicted_N: IntArray) -> dict[str, Any]:
-        metrics = probability_metrics(probability_NK, truth_N, predicted_N, num_bins=num_bins)
-        return {**metrics, **resample(probability_NK, truth_N, predicted_N)}
+        return {
+            **probability_metrics(probability_NK, truth_N, predicted_N, num_bins=num_bins),
+            **null_ece(probability_NK, num_bins=num_bins, seed=seed),
+            **calibration_metrics(probability_NK, truth_N, num_bins=num_bins),
+            **resample(probability_NK, truth_N, predicted_N),
+        }
 
-    raw_NK = columns.raw_probability_NK[known_N]
+    raw_NK, probability_NK = columns.raw_probability_NK[known_N], columns.probability_NK[known_N]
+    answered = (probability_NK, truth_N)
     content: dict[str, Any] = {
         "num_rows": len(predictions),
         "num_labelled_rows": int(known_N.sum()),
@@ -163,7 +102,12 @@ def evaluate(
         "is_calibrated": calibrated,
         "threshold": threshold,
         "raw": measure(raw_NK, decide(raw_NK, None)),
-        "calibrated": measure(columns.probability_NK[known_N], columns.predicted_N[known_N]),
+        "calibrated": measure(probability_NK, columns.predicted_N[known_N]),
+        "decisions": {
+            **decision_metrics(*answered, group_N, threshold=threshold, cost_KK=costs, **resampling),
+            "answer_when_sure": answer_when_sure(*answered, sure_probability, group_N, **resampling),
+        },
+        "subgroups": describe_parts(columns, num_bins=num_bins, **resampling),
         "explanation": _alignment(columns),
         "language": dict(language),
     }

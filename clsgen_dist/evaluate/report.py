@@ -6,11 +6,14 @@ Texts and explanations come from anywhere, so the template escapes all of them.
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from clsgen_dist.evaluate.parts import TRAITS
+from clsgen_dist.evaluate.wording import say_calibrator, say_prior, say_rule, say_verdict
 from clsgen_dist.page import write_page
 from clsgen_dist.records import Prediction, Row
 
@@ -20,6 +23,9 @@ EXAMPLES_PER_KIND = 4
 #: Characters of a text or an explanation that an example shows.
 MAX_EXAMPLE_CHARACTERS = 900
 
+#: What is said above figures of rows that a generator made.
+SIMULATED = "These rows are simulated. The figures show that the method works; they say nothing about real texts."
+
 #: Rows of the table of metrics: key, name, what it says.
 METRICS = (
     ("auroc", "AUROC", "ranking; 0.5 is chance, 1 is perfect"),
@@ -28,8 +34,21 @@ METRICS = (
     ("accuracy", "Accuracy", "share of right decisions"),
     ("nll", "NLL", "nats a row; lower is better"),
     ("brier", "Brier score", "squared error; lower is better"),
-    ("ece", "ECE", "calibration error; lower is better, never quite 0 on few rows"),
+)
+
+#: Rows of the table of calibration.
+CALIBRATION = (
+    ("ece", "ECE", "calibration error in bins of equal width; never 0, so hold it against the next line"),
+    ("ece_null", "ECE of a perfect model", "what chance alone shows on as many rows, with the middle 95 % of it"),
+    ("ece_equal_mass", "ECE, equal mass", "the same in bins of equally many rows"),
     ("ece_top_label", "ECE, top label", "calibration error of the largest probability"),
+    ("mce", "MCE", "the worst bin; one bin of few rows decides it"),
+    ("calibration_slope", "Slope", "1 is right; below 1 probabilities are too extreme, above 1 too cautious"),
+    ("calibration_intercept", "Intercept", "nats of log-odds, beside that slope; 0 is right"),
+    ("calibration_in_the_large", "Too low by", "nats of log-odds on the whole; below 0 probabilities are too high"),
+    ("brier_reliability", "Brier: reliability", "the part of the score that calibrating could remove"),
+    ("brier_resolution", "Brier: resolution", "how far probabilities tell rows apart; higher is better"),
+    ("brier_uncertainty", "Brier: uncertainty", "of the labels alone; score = reliability - resolution + this"),
 )
 
 HEADLINES = ("auroc", "f1", "nll", "ece")
@@ -39,6 +58,10 @@ CAPTIONS = {
     "how many rows stand behind each point. Bars: one standard error.",
     "roc_pr": "What any other threshold would give: rows found against false alarms.",
     "scores": "Where the probabilities lie, and how well they keep the labels apart.",
+    "risk_coverage": "Answering only the rows that the model is surest of, and leaving the others to a person: how many "
+    "of the answers are wrong. On the left few rows stand behind the curve, and each mistake makes it jump.",
+    "decision_curve": "Whoever acts from a probability of 0.2 on holds a false alarm for a quarter as bad as a row found "
+    "is good. The model is of use at a threshold where its curve is above both flagging all rows and flagging none.",
 }
 
 
@@ -49,6 +72,7 @@ def write_report(
     rows: Sequence[Row],
     plots: Mapping[str, Path],
     facts: Mapping[str, str],
+    decision: Mapping[str, Any],
 ) -> None:
     """Write the report of one evaluation.
 
@@ -59,16 +83,32 @@ def write_report(
         rows: the rows of the split, in any order.
         plots: pictures by name, PNG; they are copied into the page.
         facts: what there is to know of data and model, name -> value, in the order to show them.
+        decision: calibrator (as `Calibrator.to_json`), and what a bundle's `Decision.facts` say of how it and the
+            threshold were found.
     """
+    num_labelled = Counter(prediction.label for prediction in predictions)
+    shares = [num_labelled[name] / metrics["num_labelled_rows"] for name in metrics["labels"]]
+    prior = decision.get("prior")
+    notes = [SIMULATED] if "bayes" in metrics else []
+    notes += [say_prior(prior, metrics["labels"], shares)] if prior else []
+    notes += [f"Calibration: {warning}." for warning in decision.get("warnings", ())]
     write_page(
         path,
         "evaluate/report.html.j2",
-        {"number": _number},
+        {"number": _number, "thousands": lambda count: f"{count:,}", "percent": lambda share: f"{100 * share:.1f} %"},
         m=metrics,
+        notes=notes,
+        # Rows with other shares of labels cannot say whether probabilities are right where they will be used.
+        verdict=None if prior else say_verdict(metrics),
+        calibrator=say_calibrator(decision["calibrator"]),
+        rule=say_rule(decision) if "threshold_rule" in decision else None,
+        d=decision,
+        traits=TRAITS,
+        span=_span,
         labels=metrics["labels"],
-        headlines=[(key, name) for key, name, _ in METRICS if key in HEADLINES],
-        metric_rows=METRICS,
-        pictures=[(name, _data_uri(plot), CAPTIONS.get(name, "")) for name, plot in plots.items()],
+        headlines=[(key, name) for key, name, _ in METRICS + CALIBRATION if key in HEADLINES],
+        tables=(("Probabilities", METRICS), ("Calibration", CALIBRATION)),
+        pictures={name: (_data_uri(plot), CAPTIONS[name]) for name, plot in plots.items()},
         kinds=choose_examples(predictions, rows, metrics["threshold"]),
         facts=facts,
         simulated="bayes" in metrics,
@@ -119,6 +159,11 @@ def _number(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.3f}"
     return "undefined" if value is None else str(value)
+
+
+def _span(ends: Sequence[float] | None) -> str:
+    """An interval for people; None, where there is none, as nothing."""
+    return "" if ends is None else f"{_number(ends[0])} to {_number(ends[1])}"
 
 
 def _clip(text: str) -> str:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from clsgen_dist.calibrate.simplex import average_prompts, default_floor
 from clsgen_dist.config.run import label_text
-from clsgen_dist.data.rows import _jsonl as read_jsonl
+from clsgen_dist.data.rows import read_jsonl
 from clsgen_dist.data.splits import Survey, assign, normalised
 from clsgen_dist.errors import DataError
 from clsgen_dist.records import SPLITS, UNLABELLED

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve
 
+from clsgen_dist.evaluate.canvas import CALIBRATED, DASHES, MUTED, RAW, figure, short
 from clsgen_dist.evaluate.metrics import calibration_bins
-from clsgen_dist.evaluate.plots import CALIBRATED, MUTED, RAW, _figure, _short
 from clsgen_dist.records import UNLABELLED
 from clsgen_dist.verbalize.study import Study
 from clsgen_dist.verbalize.table import flags
@@ -25,8 +25,6 @@ IntArray = npt.NDArray[np.int64]
 
 #: Colour of the baseline that is drawn to be avoided.
 BASELINE = "#CC79A7"
-
-DASHES = (0, (4, 3))
 
 
 def write_study_plots(folder: Path, study: Study) -> dict[str, Path]:
@@ -46,12 +44,12 @@ def write_study_plots(folder: Path, study: Study) -> dict[str, Path]:
     labels_N = study.test.labels_N[known_N]
     shown = {name: study.probabilities[name][known_N] for name in (before, after)}
     paths = {name: folder / f"verbalized_{name}.png" for name in ("reliability", "thresholds")}
-    with _figure(paths["thresholds"], 9.2, 3.9) as figure:
-        _draw_thresholds(figure, shown, labels_N, study.metrics["labels"], before)
+    with figure(paths["thresholds"], 9.2, 3.9) as canvas:
+        _draw_thresholds(canvas, shown, labels_N, study.metrics["labels"], before)
     if before == "raw":
         shown["resoftmax_temperature"] = study.probabilities["resoftmax_temperature"][known_N]
-    with _figure(paths["reliability"], 5.4, 5.6) as figure:
-        _draw_reliability(figure, shown, labels_N, study.metrics["labels"], study.metrics["num_bins"], before)
+    with figure(paths["reliability"], 5.4, 5.6) as canvas:
+        _draw_reliability(canvas, shown, labels_N, study.metrics["labels"], study.metrics["num_bins"], before)
     return paths
 
 
@@ -62,14 +60,14 @@ def _colour(name: str, before: str) -> str:
 
 
 def _draw_reliability(
-    figure: Figure,
+    canvas: Figure,
     shown: Mapping[str, FloatArray],
     labels_N: IntArray,
     labels: list[str],
     num_bins: int,
     before: str,
 ) -> None:
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3.4, 1.0])
+    upper, lower = canvas.subplots(2, 1, sharex=True, height_ratios=[3.4, 1.0])
     upper.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=DASHES, label="perfect")
     markers = dict(zip(shown, ("s", "o", "^"), strict=False))
     for name, probability_NK in shown.items():
@@ -93,7 +91,7 @@ def _draw_reliability(
             label=title_of(name),
         )
         lower.stairs(bins.num_rows_B, bins.edges, color=_colour(name, before), linewidth=1.4)
-    event = f'"{_short(labels[1])}"' if len(labels) == 2 else "the label with the largest probability"
+    event = f'"{short(labels[1])}"' if len(labels) == 2 else "the label with the largest probability"
     what = "with the label" if len(labels) == 2 else "where it is right"
     upper.set(title=f"Reliability of {event}", ylabel=f"share of rows {what}", xlim=(0, 1), ylim=(-0.02, 1.02))
     upper.legend(loc="upper left")
@@ -101,9 +99,9 @@ def _draw_reliability(
 
 
 def _draw_thresholds(
-    figure: Figure, shown: Mapping[str, FloatArray], labels_N: IntArray, labels: list[str], before: str
+    canvas: Figure, shown: Mapping[str, FloatArray], labels_N: IntArray, labels: list[str], before: str
 ) -> None:
-    left, right = figure.subplots(1, 2, sharex=True, sharey=True, gridspec_kw={"wspace": 0.08})
+    left, right = canvas.subplots(1, 2, sharex=True, sharey=True, gridspec_kw={"wspace": 0.08})
     for name, probability_NK in shown.items():
         probability_M, right_M = flags(probability_NK, labels_N)
         precision_T, recall_T, threshold_T = precision_recall_curve(right_M, probability_M)
@@ -113,8 +111,8 @@ def _draw_thresholds(
         start = [0.0, *threshold_T]
         left.step(start, [precision_T[0], *precision_T[:-1]], where="pre", label=title_of(name), **style)
         right.step([*start, 1.0], [recall_T[0], *recall_T], where="pre", label=title_of(name), **style)
-    of = f'"{_short(labels[1])}"' if len(labels) == 2 else "each label of each row"
+    of = f'"{short(labels[1])}"' if len(labels) == 2 else "each label of each row"
     left.set(title="Precision by threshold", ylabel="share", xlabel="threshold", xlim=(0, 1), ylim=(-0.02, 1.02))
     right.set(title="Recall by threshold", xlabel="threshold")
-    figure.suptitle(f"flagged: {of}, at least the threshold", fontsize=9.5)
+    canvas.suptitle(f"flagged: {of}, at least the threshold", fontsize=9.5)
     left.legend(loc="lower right")

@@ -1,11 +1,11 @@
 """Probabilities that stand in the tokens of a model with open weights, beside those that it says.
 
 Two readings: of the label itself as the next words, and of the number that would follow a label's name in the
-constrained form, meaned over all numbers from 0 to 100. Both look at several short continuations of one prompt, which
-is run once. Continuations form a tree of tokens; where one is the beginning of another ("no", "no finding"; "7",
-"70"), it is given the probability of all that does not go on to the other.
+constrained form, meaned over all whole numbers from 0 to 100. Both look at several short continuations of one prompt,
+which is run once. Continuations form a tree of tokens, which is run a level at a time; where one is the beginning of
+another ("no", "no finding"; "7", "70"), it is given the probability of all that does not go on to the other.
 
-Shape letters: K labels, B continuations, T tokens, V vocabulary.
+Shape letters: K labels, B places in the tree, T tokens, V vocabulary.
 
 Source: the expected value of said numbers is the "verbalization logprobs" of ACL Findings 2026.1671, of which only
 notes are known; the tree is ours.
@@ -13,13 +13,15 @@ notes are known; the tree is ours.
 
 from __future__ import annotations
 
+import copy
 import json
+import math
 from collections import defaultdict
 from collections.abc import Sequence
+from os.path import commonprefix
 from typing import Any, NamedTuple
 
 from clsgen_dist.chat.encoding import PromptEncoder
-from clsgen_dist.chat.interface import Message
 from clsgen_dist.chat.local_model import LocalModel
 from clsgen_dist.config.sections import Task
 from clsgen_dist.explain.prompts import blind_messages
@@ -28,9 +30,12 @@ from clsgen_dist.verbalize.prompts import distribution_messages
 #: The numbers that a model may say of a label.
 _NUMBERS = tuple(range(101))
 
+#: Tokens of one continuation of a prompt.
+_Ids = tuple[int, ...]
+
 
 class TokenReading(NamedTuple):
-    """What the tokens of one row give.
+    """What the tokens of one row give; NaN where the row is too long for the model.
 
     Attributes:
         label_tokens: probability of each label as the answer; sums to 1.
@@ -46,6 +51,13 @@ class TokenReading(NamedTuple):
     num_tokens: int
 
 
+class _Place(NamedTuple):
+    """How far the model has read: what it remembers of B continuations, and its logits for what comes next."""
+
+    cache: Any
+    logits_BV: Any
+
+
 class TokenReader:
     """Reads rows with one model."""
 
@@ -54,6 +66,13 @@ class TokenReader:
         self._loaded = loaded
         self._task = task
         self._encoder = PromptEncoder(loaded.tokenizer, loaded.name)
+        self._context_tokens = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", math.inf)
+        # After a chat template the answer begins at once; after "Answer:" a space comes first.
+        lead = "" if loaded.tokenizer.chat_template else " "
+        self._labels = [self._ids(f"{lead}{label}") for label in task.labels]
+        openings = [lead + "{" + json.dumps(label, ensure_ascii=False) + ": " for label in task.labels]
+        # With the opening, as a space before a number may be a token of either.
+        self._numbers = [[self._ids(f"{opening}{number}") for number in _NUMBERS] for opening in openings]
 
     def read(self, text: str) -> TokenReading:
         """Reads one row.
@@ -61,112 +80,80 @@ class TokenReader:
         Raises:
             TeacherError: the chat template takes no conversation of a user alone.
         """
-        labels = self._task.labels
+        import torch
+
         blind = self._encoder.encode(blind_messages(self._task, text)).ids
-        # After a chat template the answer begins at once; after "Answer:" a space comes first.
-        lead = "" if self._loaded.tokenizer.chat_template else " "
-        likelihoods = self._likelihoods(blind, [self._ids(f"{lead}{label}") for label in labels])
-        mass = sum(likelihoods)
-        means, num_tokens = self._mean_numbers(distribution_messages(self._task, text, style="direct", paraphrase=0))
-        return TokenReading(_shares(likelihoods), _shares(means), mass, len(blind) + num_tokens)
-
-    def _mean_numbers(self, messages: tuple[Message, ...]) -> tuple[list[float], int]:
-        """The mean number that would be said of each label, and the tokens of the prompt."""
-        prompt = self._encoder.encode(messages).ids
-        openings = [self._ids("{" + json.dumps(label, ensure_ascii=False) + ":") for label in self._task.labels]
-        numbers = [self._ids(f" {number}") for number in _NUMBERS]
-        likelihoods = self._likelihoods(
-            prompt, [opening + number for opening in openings for number in numbers], openings
+        direct = self._encoder.encode(distribution_messages(self._task, text, style="direct", paraphrase=0)).ids
+        num_tokens = len(blind) + len(direct)
+        longest = max(
+            len(blind) + max(map(len, self._labels)),
+            len(direct) + max(len(ids) for numbers in self._numbers for ids in numbers),
         )
-        means = []
-        for k in range(len(openings)):
-            weights = likelihoods[k * len(_NUMBERS) : (k + 1) * len(_NUMBERS)]
-            total = sum(weights)
-            means.append(sum(n * w for n, w in zip(_NUMBERS, weights, strict=True)) / total if total > 0 else 50.0)
-        return means, len(prompt)
+        if longest > self._context_tokens:
+            nothing = (math.nan,) * len(self._labels)
+            return TokenReading(nothing, nothing, math.nan, num_tokens)
+        with torch.inference_mode():
+            likelihoods = self._likelihoods(self._advance(None, [blind]), self._labels)
+            place = self._advance(None, [direct])
+            means = [self._mean_number(place, numbers) for numbers in self._numbers]
+        return TokenReading(_shares(likelihoods), _shares(means), math.fsum(likelihoods), num_tokens)
 
-    def _likelihoods(
-        self,
-        prompt: list[int],
-        sequences: list[list[int]],
-        given: Sequence[list[int]] = ((),),  # type: ignore[assignment]
-    ) -> list[float]:
+    def _mean_number(self, prompt: _Place, numbers: Sequence[_Ids]) -> float:
+        """The mean number that would be said, if its label and the space after it were; the prompt stays as it is."""
+        opening = commonprefix(numbers)
+        place = self._advance(_Place(copy.deepcopy(prompt.cache), prompt.logits_BV), [opening])
+        likelihoods = self._likelihoods(place, [ids[len(opening) :] for ids in numbers])
+        total = math.fsum(likelihoods)
+        mean = math.fsum(n * p for n, p in zip(_NUMBERS, likelihoods, strict=True))
+        return mean / total if total > 0 else 50.0
+
+    def _likelihoods(self, place: _Place, sequences: Sequence[_Ids]) -> list[float]:
         """Probability of each continuation, less that of those which it opens.
 
         Args:
-            prompt: ids that stand before all of them.
-            sequences: ids of the continuations; none is empty.
-            given: beginnings that are taken as said: what comes after one of them is conditional on it.
+            place: where they begin, B = 1; used up.
+            sequences: ids of the continuations.
         """
-        roots = {tuple(root) for root in given}
-        nodes = {tuple(ids[:end]) for ids in sequences for end in range(len(ids))}
-        nodes = {node for node in nodes if any(node[: len(root)] == root for root in roots)}
-        children: dict[tuple[int, ...], set[int]] = defaultdict(set)
-        for ids in map(tuple, sequences):
-            for end in range(len(ids)):
-                children[ids[:end]].add(ids[end])
-        following = self._next_tokens(prompt, sorted(nodes), children)
-        likelihoods = []
-        for ids in map(tuple, sequences):
-            start = max(len(root) for root in roots if ids[: len(root)] == root)
-            likelihood = 1.0
-            for end in range(start, len(ids)):
-                likelihood *= following[ids[:end]][ids[end]]
-            if ids in following:  # another continuation goes on from here
-                likelihood *= max(0.0, 1.0 - sum(following[ids].values()))
-            likelihoods.append(likelihood)
-        return likelihoods
+        children: dict[_Ids, set[int]] = defaultdict(set)
+        for ids in sequences:
+            for end, token in enumerate(ids):
+                children[ids[:end]].add(token)
+        level: list[_Ids] = [()]
+        reached = {(): 1.0}  # probability of every beginning
+        while True:
+            edges = [(b, node, token) for b, node in enumerate(level) for token in sorted(children[node])]
+            probability_BV = place.logits_BV.double().softmax(-1)
+            following = probability_BV[[b for b, *_ in edges], [token for *_, token in edges]].tolist()
+            for (_, node, token), probability in zip(edges, following, strict=True):
+                reached[(*node, token)] = reached[node] * probability
+            deeper = [edge for edge in edges if (*edge[1], edge[2]) in children]
+            if not deeper:
+                break
+            place.cache.batch_select_indices(place.logits_BV.new_tensor([b for b, *_ in deeper]).long())
+            place = self._advance(place, [[token] for *_, token in deeper])
+            level = [(*node, token) for _, node, token in deeper]
+        return [
+            max(0.0, reached[ids] - math.fsum(reached[(*ids, token)] for token in children.get(ids, ())))
+            for ids in sequences
+        ]
 
-    def _next_tokens(
-        self, prompt: list[int], nodes: list[tuple[int, ...]], children: dict[tuple[int, ...], set[int]]
-    ) -> dict[tuple[int, ...], dict[int, float]]:
-        """Probability of each child of each node, from one pass over the prompt and one over nodes of each length."""
+    def _advance(self, place: _Place | None, tokens_BT: Sequence[Sequence[int]]) -> _Place:
+        """Reads on from a place, which is used up; from the beginning where there is none."""
         import torch
-        from transformers import DynamicCache
 
-        model, device = self._loaded.model, self._loaded.device
-        found: dict[tuple[int, ...], dict[int, float]] = {}
-        with torch.inference_mode():
-            start = model(
-                input_ids=torch.tensor([prompt], device=device),
-                past_key_values=DynamicCache(),
-                use_cache=True,
-                logits_to_keep=1,
-            )
-            by_length: dict[int, list[tuple[int, ...]]] = defaultdict(list)
-            for node in nodes:
-                by_length[len(node)].append(node)
-            for length, some in by_length.items():
-                if length == 0:
-                    logits_BV = start.logits[:, -1]
-                else:
-                    logits_BV = model(
-                        input_ids=torch.tensor(some, device=device),
-                        past_key_values=_copies(start.past_key_values, len(some)),
-                        use_cache=True,
-                        logits_to_keep=1,
-                    ).logits[:, -1]
-                probabilities_BV = logits_BV.float().softmax(-1)
-                for b, node in enumerate(some):
-                    found[node] = {token: float(probabilities_BV[b, token]) for token in children[node]}
-        return found
+        output = self._loaded.model(
+            input_ids=torch.tensor(tokens_BT, device=self._loaded.device),
+            past_key_values=None if place is None else place.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return _Place(output.past_key_values, output.logits[:, -1])
 
-    def _ids(self, text: str) -> list[int]:
-        ids: list[int] = self._loaded.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        return ids
-
-
-def _copies(cache: Any, count: int) -> Any:
-    """The keys and values of one prompt, seen by several continuations; the cache itself stays as it is."""
-    from transformers import DynamicCache
-
-    copies = DynamicCache()
-    for number, layer in enumerate(cache.layers):
-        copies.update(layer.keys.expand(count, -1, -1, -1), layer.values.expand(count, -1, -1, -1), number)
-    return copies
+    def _ids(self, text: str) -> _Ids:
+        return tuple(self._loaded.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
 
 def _shares(values: Sequence[float]) -> tuple[float, ...]:
     """Values divided by their sum; equal shares where all are 0."""
-    total = sum(values)
+    total = math.fsum(values)
     return tuple(value / total for value in values) if total > 0 else (1 / len(values),) * len(values)

@@ -19,7 +19,7 @@ LAYERS = (
     ("bundle", "deciding"),
     ("engine", "predict", "evaluate", "explain"),
     ("train", "verbalize"),
-    ("worker", "prepare", "observe"),
+    ("worker", "prepare", "observe", "recalibrate"),
     ("orchestrate",),
     ("pipeline", "planning", "launch", "summary"),
     ("launchers",),

@@ -311,3 +311,21 @@ def test_a_threshold_that_has_no_map_is_refused() -> None:
         map_threshold(0.5, replace(IDENTITY, log_prior_shift=(0.0, 0.1, 0.2)))
     with pytest.raises(ConfigError, match="from 0 to 1"):
         map_threshold(1.5, IDENTITY)
+
+
+@pytest.mark.parametrize(
+    ("rule", "value"), [("best_f1", None), ("precision", 0.6), ("recall", 0.7), ("top_share", 0.3)]
+)
+def test_a_weight_stands_for_so_many_rows(rule: str, value: float | None) -> None:
+    rng = np.random.default_rng(5)
+    probability_N = rng.uniform(size=200).round(2)
+    positive_N = rng.uniform(size=200) < probability_N
+    times_N = rng.integers(0, 4, size=200)
+    repeated = choose_threshold(
+        np.repeat(probability_N, times_N), np.repeat(positive_N, times_N), rule=rule, value=value
+    )
+    assert choose_threshold(probability_N, positive_N, rule=rule, value=value, weight_N=times_N) == repeated
+    low, high = threshold_interval(
+        probability_N, positive_N, None, rule=rule, value=value, num_bootstrap=50, seed=0, weight_N=times_N
+    )
+    assert low <= high

@@ -11,7 +11,7 @@ from clsgen_dist.records import Prediction, Row
 
 Split = tuple[list[Prediction], list[Row]]
 
-CALIBRATOR = Calibrator(method="temperature", temperature=2.0, num_rows=500)
+CALIBRATOR = Calibrator(method="temperature", parameters={"temperature": (2.0,)}, num_rows=500)
 
 
 def simulate_split(num_rows: int, labels: list[str], *, threshold: float | None, seed: int = 0) -> Split:

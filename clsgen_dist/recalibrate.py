@@ -1,0 +1,142 @@
+"""Another calibrator and threshold for a finished bundle, from rows that its model has not learned from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from clsgen_dist.bundle import bundle_columns, load_bundle, read_task, trained_on
+from clsgen_dist.calibrate.scaling import IDENTITY, MIN_LABELLED_ROWS
+from clsgen_dist.calibrate.thresholds import decide
+from clsgen_dist.config.answers import AnswersConfig, decision_config
+from clsgen_dist.config.sections import Data
+from clsgen_dist.data.rows import check_ids, read_rows
+from clsgen_dist.data.splits import text_hash
+from clsgen_dist.deciding import Labelled, fit_decision, labelled
+from clsgen_dist.errors import DataError
+from clsgen_dist.evaluate.calibration_metrics import null_ece
+from clsgen_dist.evaluate.intervals import bootstrap_intervals
+from clsgen_dist.evaluate.metrics import probability_metrics
+from clsgen_dist.predict.predictor import Predictor
+from clsgen_dist.progress import Event, Listener
+from clsgen_dist.records import UNLABELLED, CalibrateRequest, Row
+from clsgen_dist.sealed import Decision, read_manifest, set_decision
+
+
+@dataclass(frozen=True)
+class Recalibrated:
+    """What was found.
+
+    Attributes:
+        decision: what stands in the bundle now.
+        warnings: in plain English.
+        metrics: on the test rows, before and after; empty where there were none.
+    """
+
+    decision: Decision
+    warnings: list[str]
+    metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+def recalibrate(request: CalibrateRequest, listener: Listener) -> Recalibrated:
+    """Fits calibrator and threshold on labelled rows and writes them into the bundle, in place of those that it has.
+
+    Raises:
+        ConfigError: a setting that cannot be.
+        BundleError: the bundle is none, altered, or its base model is missing.
+        DataError: rows that cannot be read, that the model was trained on, of another task, fewer than 20, or of one
+            label; rows to fit on among the rows to measure on. Nothing is written then.
+    """
+    manifest = read_manifest(request.bundle)
+    task = read_task(request.bundle)
+    config = decision_config(task, manifest["run"], request.settings)
+    columns = bundle_columns(manifest, request.columns)
+    seen = trained_on(request.bundle)
+    rows = _read(request.source, columns, task.labels, seen)
+    _check_enough(request.source, rows)
+    test = [] if request.test is None else _read(request.test, columns, task.labels, seen)
+    shared = {text_hash(row.text) for row in rows} & {text_hash(row.text) for row in test}
+    if shared:
+        raise DataError(
+            f"{request.test}: {len(shared)} texts also stand in {request.source}, expected none: what is fitted on "
+            "rows says nothing about the same rows"
+        )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    bundle = load_bundle(request.bundle, device=device, base=request.base, with_decision=False)
+    limits = manifest["predict"]
+    predictor = Predictor(bundle, limits["token_budget"], limits["max_new_tokens"], device)
+
+    def logits_of(some: Sequence[Row], stage: str) -> Labelled:
+        done = 0
+
+        def heard(num_rows: int) -> None:
+            nonlocal done
+            done += num_rows
+            listener(Event(stage, done, len(some)))
+
+        return labelled(some, [p.logits for p in predictor.predict(some, num_explained=0, on_progress=heard)])
+
+    decision, warnings = fit_decision(
+        logits_of(rows, "calibrate"),
+        config.calibrate,
+        task.labels,
+        num_bootstrap=config.evaluate.num_bootstrap,
+        seed=config.run.seed,
+    )
+    metrics = _measure(logits_of(test, "test"), decision, config) if test else {}
+    set_decision(request.bundle, decision)
+    return Recalibrated(decision, warnings, metrics)
+
+
+def _read(source: str, columns: Data, labels: list[str], seen: np.ndarray) -> list[Row]:
+    rows = [row for _, row in read_rows(source, columns, labels)]
+    check_ids(rows, source)
+    hashes = np.fromiter((text_hash(row.text) for row in rows), dtype=np.uint64, count=len(rows))
+    num_seen = int(np.isin(hashes, seen).sum())
+    if num_seen:
+        raise DataError(
+            f"{source}: the model was trained on {num_seen} of these {len(rows)} texts, expected none: it is surer of "
+            "them than of any other, and a calibrator would make it too sure everywhere"
+        )
+    return rows
+
+
+def _check_enough(source: str, rows: Sequence[Row]) -> None:
+    """Refuses, before a model is loaded, what no calibrator could be fitted on."""
+    labels = [row.label for row in rows if row.label is not None]
+    if len(labels) < MIN_LABELLED_ROWS or len(set(labels)) < 2:
+        raise DataError(
+            f"{source}: {len(labels)} labelled rows of {len(set(labels))} label(s), expected {MIN_LABELLED_ROWS} or "
+            "more of at least two labels"
+        )
+
+
+def _measure(rows: Labelled, decision: Decision, config: AnswersConfig) -> dict[str, dict[str, Any]]:
+    known_N = rows.labels_N != UNLABELLED
+    labels_N = rows.labels_N[known_N]
+    found = {}
+    for name, calibrator, threshold in (
+        ("raw", IDENTITY, None),
+        ("calibrated", decision.calibrator, decision.threshold),
+    ):
+        p_NK = calibrator.apply(rows.logits_NK[known_N])
+        predicted_N = decide(p_NK, threshold)
+        num_bins, num_bootstrap, seed = config.evaluate.num_bins, config.evaluate.num_bootstrap, config.run.seed
+        found[name] = {
+            **probability_metrics(p_NK, labels_N, predicted_N, num_bins=num_bins),
+            **null_ece(p_NK, num_bins=num_bins, seed=seed),
+            **bootstrap_intervals(
+                p_NK,
+                labels_N,
+                predicted_N,
+                rows.groups_N[known_N],
+                num_bootstrap=num_bootstrap,
+                num_bins=num_bins,
+                seed=seed,
+            ),
+        }
+    return found
