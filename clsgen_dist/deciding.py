@@ -75,7 +75,7 @@ def fit_decision(
     """
     calibrator, candidates, warnings = _calibrator(rows, settings, seed)
     facts: dict[str, Any] = {
-        "num_rows": calibrator.num_rows,
+        "num_rows": int((rows.labels_N != UNLABELLED).sum()),
         "rows_sha256": rows.sha256,
         "asked": settings.method,
         "candidates": candidates,

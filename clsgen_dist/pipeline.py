@@ -34,7 +34,7 @@ from clsgen_dist.predict.predictor import Predictor, recalibrated
 from clsgen_dist.prepare import backbone_place, prepare
 from clsgen_dist.progress import Event, Listener, silent
 from clsgen_dist.records import Prediction, Row
-from clsgen_dist.sealed import Decision, set_decision
+from clsgen_dist.sealed import Decision, read_decision, set_decision
 from clsgen_dist.tracking.mlflow import MlflowTracker
 from clsgen_dist.worker import train_bundle
 
@@ -185,6 +185,8 @@ def evaluate_split(
             threshold=bundle.threshold,
             calibrated=bundle.calibrator.method != "none",
             language=_language(folder),
+            costs=config.evaluate.costs,
+            sure_probability=config.evaluate.sure_probability,
             num_bootstrap=config.evaluate.num_bootstrap,
             num_bins=config.evaluate.num_bins,
             seed=config.run.seed,
@@ -196,9 +198,12 @@ def evaluate_split(
             rows,
             labels=bundle.task.labels,
             threshold=bundle.threshold,
+            sure_probability=config.evaluate.sure_probability,
             num_bins=config.evaluate.num_bins,
         )
-        write_report(place / "report.html", metrics, predictions, rows, pictures, _facts(config, folder))
+        found = read_decision(bundle.folder, bundle.manifest, config.num_labels).facts
+        decision = {**found, "calibrator": bundle.calibrator.to_json()}
+        write_report(place / "report.html", metrics, predictions, rows, pictures, _facts(config, folder), decision)
         if tracker:
             tracker.log_metrics(dict(_numbers(metrics, split)), step=0)
             tracker.log_artifacts(place, f"evaluation/{split}")
@@ -252,10 +257,22 @@ def _facts(config: RunConfig, folder: RunFolder) -> dict[str, str]:
 
 
 def _numbers(metrics: dict[str, Any], split: str) -> list[tuple[str, float]]:
-    parts = {"calibrated": "", "raw": "raw_", "explanation": "explanation_", "language": "language_", "bayes": "bayes_"}
+    """Flat numbers for the tracker; intervals, lists and what is undefined are left out."""
+    decisions = metrics["decisions"]
+    parts = {
+        "": metrics["calibrated"],
+        "raw_": metrics["raw"],
+        "threshold_": decisions["at_threshold"] or {},
+        "selective_": decisions["selective"],
+        "sure_": decisions["answer_when_sure"],
+        "cost_": decisions["expected_cost"] or {},
+        "explanation_": metrics["explanation"],
+        "language_": metrics["language"],
+        "bayes_": metrics.get("bayes", {}),
+    }
     return [
         (f"{split}/{prefix}{key}", float(value))
-        for part, prefix in parts.items()
-        for key, value in metrics.get(part, {}).items()
+        for prefix, numbers in parts.items()
+        for key, value in numbers.items()
         if isinstance(value, int | float)
     ]

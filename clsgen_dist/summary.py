@@ -71,12 +71,18 @@ def calibrated_summary(
             for c in facts["candidates"]
         ]
         lines.append("")
-    numbers = ", ".join(
+    numbers = " ".join(
         f"{name} {' '.join(f'{value:.4f}' for value in values)}"
         for name, values in calibrator.parameters.items()
-        if len(values) < 9
+        if len(values) <= 8
     )
-    lines.append(f"calibrator: {calibrator.method} {numbers}".rstrip() + f", from {calibrator.num_rows:,} rows")
+    fitted = (
+        "none, the logits are good as they are" if calibrator.method == "none" else f"{calibrator.method} {numbers}"
+    )
+    lines.append(f"calibrator: {fitted.rstrip()} ({facts['num_rows']:,} rows)")
+    if "prior" in facts:
+        shares = ", ".join(f"{name} {share:g}" for name, share in facts["prior"].items())
+        lines.append(f"prior:      shifted to {shares}")
     if decision.threshold is not None:
         span = facts.get("threshold_ci")
         between = "" if span is None else f", 95 % interval [{span[0]:.4f}, {span[1]:.4f}]"
@@ -127,8 +133,22 @@ def _table(metrics: dict[str, Any], split: str) -> list[str]:
         if part in metrics:
             numbers = [metrics[part].get(name) for name in _COLUMNS]
             lines.append(title.ljust(24) + "".join((f"{n:.4f}" if n is not None else "").rjust(10) for n in numbers))
-    low, high = metrics["calibrated"]["auroc_ci"]
+    own, decisions = metrics["calibrated"], metrics["decisions"]
+    lines.append(f"perfectly calibrated    ECE {own['ece_null']:.4f} on as many rows")
+    low, high = own["auroc_ci"]
     lines.append(f"AUROC, 95 % interval    [{low:.4f}, {high:.4f}]")
+    at, sure = decisions["at_threshold"], decisions["answer_when_sure"]
+    if at is not None:
+        precision = "undefined" if at["precision"] is None else f"{at['precision']:.4f}"
+        lines.append(
+            f"at threshold {at['threshold']:.4f}     precision {precision}, recall {at['recall']:.4f}, "
+            f"{100 * at['share_flagged']:.1f} % of rows flagged"
+        )
+    if sure["num_answered"]:
+        lines.append(
+            f"sure ({sure['min_confidence']:g} or more)".ljust(24)
+            + f"{100 * sure['share_answered']:.1f} % of rows, {100 * sure['accuracy']:.1f} % of them right"
+        )
     words = metrics["explanation"]
     if words["kappa"] is not None:
         lines.append(

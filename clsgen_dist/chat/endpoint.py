@@ -166,7 +166,11 @@ class EndpointChat:
         body: dict[str, Any] = {name: value for name, value in fields.items() if name not in self.not_taken}
         if "max_tokens" in self.not_taken:
             body["max_completion_tokens"] = request.max_tokens
-        body |= {"model": settings.model, "messages": request.messages, **(settings.extra_body or {})}
+        body |= {"model": settings.model, "messages": request.messages}
+        if request.schema is not None:
+            form = {"name": "answer", "strict": True, "schema": request.schema}
+            body["response_format"] = {"type": "json_schema", "json_schema": form}
+        body |= settings.extra_body or {}
         try:
             async with asyncio.timeout(settings.timeout_seconds):
                 # chat.completions.create looks at every field of every message for what it might convert, which
@@ -200,9 +204,10 @@ class EndpointChat:
             if error.param in _DISPENSABLE:
                 self.not_taken.add(error.param)
                 raise _Fault(str(status), f"answered {told}")
+            is_schema = error.param == "response_format" and error.param not in (self._settings.extra_body or {})
             raise TeacherError(
                 f"{place_of(self._settings)}: answered {told} about {error.param!r}; see "
-                f"{self._settings.section}.extra_body"
+                f"{self._settings.section}.{'guided' if is_schema else 'extra_body'}"
             )
         if status not in _OF_ONE_REQUEST:
             raise TeacherError(f"{what_to_mend(self._settings, error)} What was answered is kept.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 #: One turn of a conversation, as {"role": "user", "content": "..."}.
 Message = dict[str, str]
@@ -18,12 +18,14 @@ class Request:
         temperature: of the sampling; 0 is greedy.
         max_tokens: tokens of the answer, thinking included, at most.
         seed: tells attempts apart that say the same; sent along.
+        schema: JSON schema that the answer has to keep to, where the model can be held to one; None: any words.
     """
 
     messages: tuple[Message, ...]
     temperature: float
     max_tokens: int
     seed: int
+    schema: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -73,4 +73,8 @@ class RememberedChat:
 def request_key(model: str, request: Request) -> str:
     """Tells requests apart: sha256, in hexadecimal, of the model's name and all that the request says."""
     said = asdict(request) | {"model": model, "temperature": float(request.temperature)}
+    if request.schema is None:
+        del said["schema"]  # as before there was such a field, so that answers of then are found
+    else:
+        said["schema"] = json.dumps(request.schema)  # with the order of its fields, in which a model writes them
     return hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -102,6 +102,12 @@ CHAT_RULES = (
         lambda c: _set(c.verbalize, (*ENDPOINT_ONLY, "guided")) if c.verbalize.source != "endpoint" else [],
     ),
     Rule(
+        ("verbalize", "guided"),
+        "verbalize.guided with verbalize.prompt incremental",
+        "JSON alone cannot hold the steps before it; take prompt direct",
+        lambda c: c.verbalize.guided and c.verbalize.prompt == "incremental",
+    ),
+    Rule(
         ("verbalize", "source"),
         f"{_listed('verbalize', (*LOCAL_ONLY, 'token_probabilities'))} with verbalize.source endpoint",
         "only a model with open weights on this machine answers in batches and shows its tokens",

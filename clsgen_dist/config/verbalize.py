@@ -22,7 +22,7 @@ class Verbalize(ChatSettings):
         "incremental",
         description="incremental: choose, assess the confidence, give the distribution; direct: the distribution alone",
     )
-    num_prompts: Annotated[int, Field(ge=1, le=5)] = Field(
+    num_prompts: Annotated[int, Field(ge=1, le=6)] = Field(
         1, description="paraphrases of the prompt; their distributions are averaged as logarithms"
     )
     guided: bool = Field(False, description="ask the endpoint for JSON of the right form (response_format json_schema)")

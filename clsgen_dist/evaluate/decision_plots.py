@@ -45,8 +45,8 @@ def draw_risk_coverage(canvas: Figure, probability_NK: FloatArray, truth_N: IntA
     axes.set(
         ylabel="wrong among the answered", xlim=(0, 1.01), ylim=(-0.03 * (highest or 1.0), 1.15 * (highest or 1.0))
     )
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3)
 
 

@@ -25,6 +25,9 @@ TRAITS = {
     "hedging": "Hedging in the text (English)",
 }
 
+#: First words of the parts of a trait, in the order to show them; the others follow, that with the most rows first.
+ORDER = ("high", "short", "hard", "middle", "low", "long", "easy")
+
 #: Characters of text whose traits are measured, in about a minute and a half. Of more text, rows are drawn.
 MAX_TRAIT_CHARACTERS = 20_000_000
 
@@ -52,7 +55,7 @@ def describe_parts(
         f"{column} (column)" if column in TRAITS else column: measure(known_N, [values[row] for row in known_N])
         for column, values in columns.subgroups.items()
     }
-    found["region"] = measure(known_N, region_of(columns.probability_NK[known_N]), event="top_label")
+    found["region"] = _in_order(measure(known_N, region_of(columns.probability_NK[known_N]), event="top_label"))
     num_characters = sum(len(columns.texts[row]) for row in known_N)
     if num_characters > MAX_TRAIT_CHARACTERS:
         num_read = max(1, len(known_N) * MAX_TRAIT_CHARACTERS // num_characters)
@@ -60,7 +63,7 @@ def describe_parts(
     if (columns.label_N[known_N] == columns.label_N[known_N[0]]).all():  # a handful of rows, each as long as a book
         return found
     traits = traits_of([columns.texts[row] for row in known_N])
-    return found | {trait: measure(known_N, values) for trait, values in traits.items()}
+    return found | {trait: _in_order(measure(known_N, values)) for trait, values in traits.items()}
 
 
 def _measure(columns: Columns, rows_M: np.ndarray, names: list[str], **options: Any) -> list[dict[str, Any]]:
@@ -70,3 +73,11 @@ def _measure(columns: Columns, rows_M: np.ndarray, names: list[str], **options: 
             columns.probability_NK[rows_M], columns.label_N[rows_M], names, columns.group_N[rows_M], **options
         )
     ]
+
+
+def _in_order(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def place(part: dict[str, Any]) -> int:
+        first = part["name"].split()[0]
+        return ORDER.index(first) if first in ORDER else len(ORDER)
+
+    return sorted(parts, key=place)

@@ -58,10 +58,10 @@ CAPTIONS = {
     "how many rows stand behind each point. Bars: one standard error.",
     "roc_pr": "What any other threshold would give: rows found against false alarms.",
     "scores": "Where the probabilities lie, and how well they keep the labels apart.",
-    "risk_coverage": "Answering only the rows that the model is surest of, and leaving the others to a person: how many "
-    "of the answers are wrong. On the left few rows stand behind the curve, and each mistake makes it jump.",
-    "decision_curve": "Whoever acts from a probability of 0.2 on holds a false alarm for a quarter as bad as a row found "
-    "is good. The model is of use at a threshold where its curve is above both flagging all rows and flagging none.",
+    "risk_coverage": "Answering only the rows that the model is surest of, and leaving the others to a person: how "
+    "many answers are wrong. On the left few rows stand behind the curve, and each mistake makes it jump.",
+    "decision_curve": "Whoever acts from a probability of 0.2 on holds a false alarm for a quarter as bad as a row "
+    "found is good. The model is of use at a threshold where its curve is above both flagging all and flagging none.",
 }
 
 
@@ -102,7 +102,7 @@ def write_report(
         verdict=None if prior else say_verdict(metrics),
         calibrator=say_calibrator(decision["calibrator"]),
         rule=say_rule(decision) if "threshold_rule" in decision else None,
-        d=decision,
+        d={"prior": None, "candidates": (), "threshold_ci": None} | dict(decision),
         traits=TRAITS,
         span=_span,
         labels=metrics["labels"],
@@ -157,7 +157,7 @@ def _margin(prediction: Prediction, threshold: float | None) -> float:
 def _number(value: Any) -> str:
     """A metric for people: counts as they are, None as undefined."""
     if isinstance(value, float):
-        return f"{value:.3f}"
+        return f"{value:.3f}".replace("-0.000", "0.000")
     return "undefined" if value is None else str(value)
 
 

@@ -42,9 +42,7 @@ def say_verdict(metrics: Mapping[str, Any]) -> str:
     if slope is None or span is None or span[0] <= 1 <= span[1]:
         return verdict
     leaning = "too extreme" if slope < 1 else "too cautious"
-    return (
-        f"{verdict} They are {leaning}: the calibration slope is {slope:.2f} ({span[0]:.2f} to {span[1]:.2f}), not 1."
-    )
+    return f"{verdict} They are {leaning}: the slope is {slope:.2f} ({span[0]:.2f} to {span[1]:.2f}), not 1."
 
 
 def say_calibrator(calibrator: Mapping[str, Any]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from clsgen_dist.chat.interface import Chat, Completion, Request
 from clsgen_dist.config.sections import Task
@@ -12,19 +11,26 @@ from clsgen_dist.config.verbalize import Verbalize
 from clsgen_dist.errors import TeacherError
 from clsgen_dist.records import Row
 from clsgen_dist.verbalize.parsing import distribution_schema
-from clsgen_dist.verbalize.prompts import distribution_messages
+from clsgen_dist.verbalize.prompts import distribution_messages, rotated
 
 
-def guided(verbalize: Verbalize, labels: Sequence[str]) -> Verbalize:
-    """The settings with the form of the answer among the fields of each request, where guided decoding is asked for."""
-    if not verbalize.guided:
-        return verbalize
-    form: dict[str, Any] = {"name": "distribution", "strict": True, "schema": distribution_schema(labels)}
-    extra: dict[str, Any] = {
-        **(verbalize.extra_body or {}),
-        "response_format": {"type": "json_schema", "json_schema": form},
-    }
-    return verbalize.model_copy(update={"extra_body": extra})
+def distribution_request(task: Task, text: str, verbalize: Verbalize, paraphrase: int) -> Request:
+    """What is asked about a text.
+
+    Args:
+        task: question and labels.
+        text: the row's text.
+        verbalize: style of the prompt, temperature, tokens, whether the form of the answer is enforced.
+        paraphrase: number of the wording, from 0.
+    """
+    return Request(
+        messages=distribution_messages(task, text, style=verbalize.prompt, paraphrase=paraphrase),
+        temperature=verbalize.temperature,
+        max_tokens=verbalize.max_tokens,
+        seed=paraphrase,
+        # In the order in which this paraphrase shows the labels, or the two would contradict each other.
+        schema=distribution_schema(rotated(task.labels, paraphrase)) if verbalize.guided else None,
+    )
 
 
 async def ask_rows(
@@ -34,7 +40,7 @@ async def ask_rows(
     verbalize: Verbalize,
     *,
     num_at_once: int,
-    heard: Callable[[int], None],
+    heard: Callable[[], None],
 ) -> list[list[Completion]]:
     """Asks for the distribution of every row with every paraphrase.
 
@@ -44,35 +50,33 @@ async def ask_rows(
         task: question and labels.
         verbalize: style of the prompt, paraphrases, temperature, tokens.
         num_at_once: requests worth sending at one time.
-        heard: told how many answers came in, with each.
+        heard: told of each answer that came in.
 
     Returns:
         For each paraphrase, the answers in the order of the rows.
 
     Raises:
-        TeacherError: the model cannot be reached any more, or the budget is spent; what was answered is kept by
-            whoever remembers.
+        TeacherError: the model cannot be reached any more, or the budget is spent. No new request begins then, and
+            those that wait for an answer get it first, so that whoever remembers has it.
     """
-    answers: list[list[Completion | None]] = [[None] * len(rows) for _ in range(verbalize.num_prompts)]
+    answers: dict[tuple[int, int], Completion] = {}
     waiting = ((p, n) for n in range(len(rows)) for p in range(verbalize.num_prompts))
     errors: list[TeacherError] = []
 
     async def ask() -> None:
         for paraphrase, number in waiting:  # shared: whoever is free takes the next one
-            if errors:
-                return
-            messages = distribution_messages(task, rows[number].text, style=verbalize.prompt, paraphrase=paraphrase)
-            request = Request(
-                messages=messages, temperature=verbalize.temperature, max_tokens=verbalize.max_tokens, seed=paraphrase
-            )
+            request = distribution_request(task, rows[number].text, verbalize, paraphrase)
             try:
-                answers[paraphrase][number] = await chat.complete(request)
+                answers[paraphrase, number] = await chat.complete(request)
             except TeacherError as error:
                 errors.append(error)
                 return
-            heard(1)
+            heard()
+            if errors:
+                return
+            await asyncio.sleep(0)  # answers that are remembered must not starve those that arrive
 
     await asyncio.gather(*(ask() for _ in range(num_at_once)))
     if errors:
         raise errors[0]
-    return [[answer for answer in of_prompt if answer is not None] for of_prompt in answers]
+    return [[answers[p, n] for n in range(len(rows))] for p in range(verbalize.num_prompts)]

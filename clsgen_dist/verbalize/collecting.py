@@ -10,10 +10,10 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
-from clsgen_dist.bundle import load_bundle
 from clsgen_dist.chat.answers import AnswerMemory
 from clsgen_dist.chat.interface import Chat, Completion
-from clsgen_dist.chat.remembered import RememberedChat
+from clsgen_dist.chat.local_model import LocalModel
+from clsgen_dist.chat.remembered import RememberedChat, request_key
 from clsgen_dist.config.folder import RunFolder
 from clsgen_dist.config.run import RunConfig
 from clsgen_dist.config.sections import Task
@@ -22,11 +22,23 @@ from clsgen_dist.errors import BundleError, ConfigError
 from clsgen_dist.progress import Event, Listener
 from clsgen_dist.records import Row
 from clsgen_dist.sealed import model_hash, read_manifest
-from clsgen_dist.verbalize.asking import ask_rows, guided
-from clsgen_dist.verbalize.tokens import TokenReader, TokenReading
+from clsgen_dist.verbalize.asking import ask_rows, distribution_request
+from clsgen_dist.verbalize.tokens import TokenReader, TokenReading, token_messages
 
-#: The splits that a model is asked about: what is fitted on, and what is measured on.
-SPLITS_ASKED = ("calibration", "test")
+
+@dataclass(frozen=True)
+class Asked:
+    """Whoever is asked.
+
+    Attributes:
+        name: for people.
+        identity: all that its answers depend on beside a request.
+        loaded: the model, where its weights are here.
+    """
+
+    name: str
+    identity: str
+    loaded: LocalModel | None
 
 
 @dataclass(frozen=True)
@@ -34,24 +46,22 @@ class Collected:
     """All that a model said.
 
     Attributes:
-        asked: who was asked, for people.
-        origin: what the answers depend on beside the rows: model and prompt.
+        origin: what the answers depend on beside the rows, as hashes: model and prompt.
         answers: split -> paraphrase -> answers in the order of the rows.
         readings: split -> what the tokens gave for each row; empty where they were not read.
     """
 
-    asked: str
     origin: Mapping[str, str]
     answers: Mapping[str, list[list[Completion]]]
-    readings: dict[str, list[TokenReading]] = field(default_factory=dict)
+    readings: Mapping[str, list[TokenReading]] = field(default_factory=dict)
 
 
 def check_asked(config: RunConfig, folder: RunFolder) -> None:
-    """Finds out, before any row is spent, whether the model can be asked.
+    """Finds out, before any row is read, whether the model can be asked.
 
     Raises:
         ConfigError: no key, unknown model, endpoint down, no such model here, or no bundle of this run yet.
-        BundleError: the bundle is altered.
+        BundleError: the bundle is altered, or of another run.
     """
     verbalize = config.verbalize
     if verbalize.source == "endpoint":
@@ -73,49 +83,74 @@ def check_asked(config: RunConfig, folder: RunFolder) -> None:
             raise BundleError(f"{folder.bundle}: of run {manifest.get('run')!r}, expected {config.run.name!r}")
 
 
-def collect(config: RunConfig, folder: RunFolder, rows: Mapping[str, Sequence[Row]], listener: Listener) -> Collected:
+def load_asked(config: RunConfig, folder: RunFolder) -> Asked:
+    """Makes the model ready, as far as it is here.
+
+    Raises:
+        ConfigError, BundleError: its weights or its tokenizer cannot be read.
+    """
+    verbalize = config.verbalize
+    if verbalize.source == "bundle":
+        loaded: LocalModel | None = _load_bundle(config, folder)
+        # Its hash rather than its place: a run folder may be moved, and another bundle may come to stand there.
+        facts: list[Any] = ["bundle", model_hash(read_manifest(folder.bundle))]
+        name = "the language model of this run's bundle"
+    else:
+        from clsgen_dist.chat.local_model import load_local
+
+        loaded = load_local(verbalize) if verbalize.source == "local" else None
+        facts = [verbalize.source, verbalize.model, verbalize.extra_body]
+        name = str(verbalize.model)
+    return Asked(name, json.dumps(facts, sort_keys=True), loaded)
+
+
+def collect(
+    config: RunConfig, folder: RunFolder, asked: Asked, rows: Mapping[str, Sequence[Row]], listener: Listener
+) -> Collected:
     """Asks about all rows, or goes on with it.
 
     Args:
         config: the run.
         folder: its folder; the folder of verbalized results exists.
+        asked: the model.
         rows: by split.
         listener: hears of progress.
 
     Raises:
-        ConfigError, TeacherError: see `stage.verbalize_run`.
+        TeacherError: see `stage.verbalize_run`.
     """
-    verbalize = guided(config.verbalize, config.task.labels)
-    loaded = _load(config, folder)
-    name = str(verbalize.model) if loaded is None else loaded.name
-    model = json.dumps([verbalize.source, name, _identity(config, folder), verbalize.extra_body], sort_keys=True)
-    origin = {"model": hashlib.sha256(model.encode()).hexdigest(), "prompt": _prompt_hash(config)}
+    verbalize, loaded = config.verbalize, asked.loaded
+    # Of an empty text: the prompts alone.
+    requests = [distribution_request(config.task, "", verbalize, p) for p in range(verbalize.num_prompts)]
+    origin = {
+        "model": _hash(asked.identity),
+        "prompt": _hash(json.dumps([request_key("", request) for request in requests])),
+    }
     with closing(AnswerMemory(folder.verbalized / "answers.sqlite")) as memory:
         chat, num_at_once = _make_chat(verbalize, loaded, memory)
-        remembered = RememberedChat(chat, memory, model=model)
-        answers = asyncio.run(_ask_all(remembered, rows, config, verbalize, num_at_once, memory, listener))
+        remembered = RememberedChat(chat, memory, model=asked.identity)
+        answers = asyncio.run(_ask_all(remembered, rows, config, num_at_once, memory, listener))
         readings: dict[str, list[TokenReading]] = {}
         if loaded is not None and verbalize.token_probabilities:
-            readings = _read_tokens(TokenReader(loaded, config.task), config.task, rows, memory, model, listener)
-    who = {"bundle": "the language model of this run's bundle", "endpoint": name, "local": name}[verbalize.source]
-    return Collected(who, origin, answers, readings)
+            readings = _read_tokens(TokenReader(loaded, config.task), config.task, rows, asked, memory, listener)
+    return Collected(origin, answers, readings)
 
 
 async def _ask_all(
     chat: Chat,
     rows: Mapping[str, Sequence[Row]],
     config: RunConfig,
-    verbalize: Verbalize,
     num_at_once: int,
     memory: AnswerMemory,
     listener: Listener,
 ) -> dict[str, list[list[Completion]]]:
+    verbalize = config.verbalize
     total = verbalize.num_prompts * sum(map(len, rows.values()))
     done = 0
 
-    def heard(num_answers: int) -> None:
+    def heard() -> None:
         nonlocal done
-        done += num_answers
+        done += 1
         note = f"{memory.usage.tokens:,} tokens"
         if verbalize.input_price or verbalize.output_price:
             note += f", cost {memory.usage.cost(verbalize):,.4f}"
@@ -134,48 +169,44 @@ def _read_tokens(
     reader: TokenReader,
     task: Task,
     rows: Mapping[str, Sequence[Row]],
+    asked: Asked,
     memory: AnswerMemory,
-    model: str,
     listener: Listener,
 ) -> dict[str, list[TokenReading]]:
     total, done = sum(map(len, rows.values())), 0
-    readings: dict[str, list[TokenReading]] = {}
+    readings: dict[str, list[TokenReading]] = {split: [] for split in rows}
     for split, some in rows.items():
-        readings[split] = []
         for row in some:
-            key = hashlib.sha256(
-                json.dumps(["tokens", model, task.question, task.labels, row.text]).encode()
-            ).hexdigest()
+            said = ["tokens", asked.identity, task.labels, *token_messages(task, row.text)]
+            key = _hash(json.dumps(said, sort_keys=True))
             known = memory.recall(key)
             if known is None:
                 reading = reader.read(row.text)
-                text = json.dumps(reading)
-                memory.remember(key, Completion(text=text, prompt_tokens=reading.num_tokens, completion_tokens=0))
+                memory.remember(
+                    key,
+                    Completion(text=json.dumps(reading), prompt_tokens=reading.num_tokens, completion_tokens=0),
+                )
             else:
-                label_tokens, digit_expectation, mass, num_tokens = json.loads(known.text)
-                reading = TokenReading(tuple(label_tokens), tuple(digit_expectation), mass, num_tokens)
+                label_tokens, digit_expectation, label_mass, num_tokens = json.loads(known.text)
+                reading = TokenReading(tuple(label_tokens), tuple(digit_expectation), label_mass, num_tokens)
             readings[split].append(reading)
             done += 1
             listener(Event("read tokens", done, total))
     return readings
 
 
-def _load(config: RunConfig, folder: RunFolder) -> Any:
-    """The model where its weights are here, else None."""
-    if config.verbalize.source == "endpoint":
-        return None
-    from clsgen_dist.chat.local_model import LocalModel, load_local
-
-    if config.verbalize.source == "local":
-        return load_local(config.verbalize)
+def _load_bundle(config: RunConfig, folder: RunFolder) -> LocalModel:
     import torch
 
+    from clsgen_dist.bundle import load_bundle
+
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    bundle = load_bundle(folder.bundle, device=device, trust_remote_code=config.model.trust_remote_code)
+    trusted = config.model.trust_remote_code
+    bundle = load_bundle(folder.bundle, device=device, trust_remote_code=trusted, with_decision=False)
     return LocalModel(bundle.model.backbone, bundle.tokenizer.tokenizer, str(folder.bundle), device.type)
 
 
-def _make_chat(verbalize: Verbalize, loaded: Any, memory: AnswerMemory) -> tuple[Chat, int]:
+def _make_chat(verbalize: Verbalize, loaded: LocalModel | None, memory: AnswerMemory) -> tuple[Chat, int]:
     """Who is asked, and how many requests are worth sending at one time."""
     if loaded is None:
         from clsgen_dist.chat.endpoint import EndpointChat
@@ -186,13 +217,5 @@ def _make_chat(verbalize: Verbalize, loaded: Any, memory: AnswerMemory) -> tuple
     return LocalChat(verbalize, loaded), 2 * verbalize.batch_size
 
 
-def _identity(config: RunConfig, folder: RunFolder) -> str:
-    """What tells a bundle from one that stood in its place before."""
-    if config.verbalize.source != "bundle":
-        return ""
-    return model_hash(read_manifest(folder.bundle))
-
-
-def _prompt_hash(config: RunConfig) -> str:
-    said = [config.task.question, config.task.labels, config.verbalize.prompt, config.verbalize.num_prompts]
-    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+def _hash(words: str) -> str:
+    return hashlib.sha256(words.encode()).hexdigest()

@@ -11,9 +11,12 @@ verbalized/
 from __future__ import annotations
 
 import json
+import math
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +27,24 @@ from clsgen_dist.config.answers import AnswersConfig, AnswersRequest
 from clsgen_dist.config.folder import RunFolder
 from clsgen_dist.config.run import RunConfig
 from clsgen_dist.data.store import stored_rows
+from clsgen_dist.errors import ConfigError, DataError
 from clsgen_dist.integrity import sha256_of, write_json
 from clsgen_dist.progress import Listener
 from clsgen_dist.records import UNLABELLED, Row
 from clsgen_dist.sources import gather_sources
 from clsgen_dist.verbalize.answers import Answers, average_said, name_groups, read_answers, split_answers
-from clsgen_dist.verbalize.collecting import SPLITS_ASKED, Collected, check_asked, collect
+from clsgen_dist.verbalize.collecting import Collected, check_asked, collect, load_asked
+from clsgen_dist.verbalize.methods import say_too_few
 from clsgen_dist.verbalize.parsing import CUT_OFF, Said, parse_distribution
 from clsgen_dist.verbalize.plots import write_study_plots
 from clsgen_dist.verbalize.report import write_study_report
 from clsgen_dist.verbalize.study import study
+
+#: The splits that a model is asked about: what is fitted on, and what is measured on.
+SPLITS_ASKED = ("calibration", "test")
+
+#: What it means where there are no words; anything else counts as no answer.
+_FAULTS = {"cut off": CUT_OFF, "refused by the endpoint": "refusal"}
 
 
 def verbalize_run(config: RunConfig, listener: Listener) -> Path:
@@ -53,23 +64,37 @@ def verbalize_run(config: RunConfig, listener: Listener) -> Path:
     """
     folder = RunFolder(config.folder)
     check_asked(config, folder)
-    gather_sources(config, folder)
-    most = config.verbalize.max_rows
-    rows = {split: list(stored_rows(folder.labelled(split)))[:most] for split in SPLITS_ASKED}
+    is_new = gather_sources(config, folder)
+    try:
+        rows = {
+            split: list(islice(stored_rows(folder.labelled(split)), config.verbalize.max_rows))
+            for split in SPLITS_ASKED
+        }
+        _check_rows(rows)
+        asked = load_asked(config, folder)
+    except (ConfigError, DataError):  # found before the first row: a refused run leaves nothing behind
+        if is_new:
+            shutil.rmtree(folder.path)
+        raise
     folder.verbalized.mkdir(exist_ok=True)
-    collected = collect(config, folder, rows, listener)
+    collected = collect(config, folder, asked, rows, listener)
     _write_answers(folder.verbalized / "answers.jsonl", config, rows, collected)
     fit, floor = _to_answers(config, "calibration", rows["calibration"], collected, config.verbalize.floor)
     test, _ = _to_answers(config, "test", rows["test"], collected, floor)
     settings = AnswersConfig(**{name: getattr(config, name) for name in AnswersConfig.model_fields})
     facts = {
         "Question": config.task.question,
-        "Asked": collected.asked,
+        "Asked": asked.name,
         "Prompt": f"{config.verbalize.prompt}, {config.verbalize.num_prompts} paraphrase(s)",
         "Rows to fit on": f"{len(fit):,} of calibration",
         "Rows to test on": f"{len(test):,} of test",
     }
-    _write_study(settings, folder.verbalized, fit, test, floor, collected.origin, facts)
+    extra: dict[str, float] = {}
+    if "test" in collected.readings:
+        masses = [reading.label_mass for reading in collected.readings["test"] if not math.isnan(reading.label_mass)]
+        extra["label_mass"] = mean = math.fsum(masses) / max(1, len(masses))
+        facts["Answers that open with a label"] = f"{100 * mean:.1f} %, by the tokens of the test rows"
+    _write_study(settings, folder.verbalized, fit, test, floor, collected.origin, facts, extra)
     return folder.verbalized
 
 
@@ -95,10 +120,23 @@ def calibrate_answers(request: AnswersRequest) -> Path:
         "Rows to fit on": f"{len(fit):,} from {fit.source}",
         "Rows to test on": f"{len(test):,} from {test.source}",
     }
-    request.output.mkdir(parents=True, exist_ok=True)
-    origin = {path.name: sha256_of(path) for path in files}
-    _write_study(config, request.output, fit, test, config.verbalize.floor, origin, facts)
+    origin = {f"answers {number}": sha256_of(path) for number, path in enumerate(files, start=1)}
+    _write_study(config, request.output, fit, test, config.verbalize.floor, origin, facts, {})
     return request.output
+
+
+def _check_rows(rows: Mapping[str, Sequence[Row]]) -> None:
+    """Refuses, before a model is asked, rows that nothing could be fitted to or measured on."""
+    for split, some in rows.items():
+        labels_N = np.array([row.label for row in some if row.label is not None], dtype=np.int64)
+        fault = say_too_few(labels_N) if split == "calibration" else None
+        if fault is None and len(np.unique(labels_N)) < 2:
+            fault = f"{len(labels_N)} labelled rows of fewer than two labels, nothing can be measured"
+        if fault is not None:
+            raise DataError(
+                f"the {split} rows: {fault}; give more of them (data.{split}, data.split_fractions, "
+                "data.max_eval_rows, verbalize.max_rows)"
+            )
 
 
 def _write_study(
@@ -109,7 +147,9 @@ def _write_study(
     floor: float | None,
     origin: Mapping[str, str],
     facts: Mapping[str, str],
+    extra: Mapping[str, Any],
 ) -> None:
+    """Compares all methods and writes what came of it; nothing where that fails."""
     found = study(
         fit,
         test,
@@ -121,10 +161,11 @@ def _write_study(
         seed=config.run.seed,
         origin=origin,
     )
+    folder.mkdir(parents=True, exist_ok=True)
     pictures = write_study_plots(folder, found)
     write_study_report(folder / "report.html", found.metrics, pictures, {"Run": config.run.name, **facts})
     write_json(folder / "fits.json", found.fits)
-    write_json(folder / "metrics.json", found.metrics)  # last: where it stands, the others do
+    write_json(folder / "metrics.json", {**found.metrics, **extra})  # last: where it stands, the others do
 
 
 def _to_answers(
@@ -137,7 +178,8 @@ def _to_answers(
     ]
     said = per_prompt[0]
     if len(per_prompt) > 1:
-        said, floor = average_said(per_prompt, num_labels=len(labels), floor=floor)
+        said, used = average_said(per_prompt, num_labels=len(labels), floor=floor)
+        floor = used or floor  # 0 where nothing was understood
     return (
         Answers(
             source=f"the {split} rows",
@@ -159,7 +201,7 @@ def _to_answers(
 
 def _understood(answer: Completion, labels: Sequence[str], tolerance: float) -> Said:
     said = parse_distribution(answer.text, labels, sum_tolerance=tolerance)
-    return replace(said, fault=CUT_OFF) if answer.fault == "cut off" else said
+    return said if answer.text else replace(said, fault=_FAULTS.get(answer.fault or "", said.fault))
 
 
 def _write_answers(path: Path, config: RunConfig, rows: Mapping[str, Sequence[Row]], collected: Collected) -> None:
@@ -176,7 +218,7 @@ def _write_answers(path: Path, config: RunConfig, rows: Mapping[str, Sequence[Ro
                     "answer": collected.answers[split][0][n].text,
                     "answers": [of_prompt[n].text for of_prompt in collected.answers[split]],
                 }
-                if split in collected.readings:
+                if split in collected.readings and not math.isnan(collected.readings[split][n].label_mass):
                     line |= collected.readings[split][n]._asdict()
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
     os.replace(temporary, path)

@@ -14,14 +14,15 @@ notes are known; the tree is ours.
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from os.path import commonprefix
 from typing import Any, NamedTuple
 
 from clsgen_dist.chat.encoding import PromptEncoder
+from clsgen_dist.chat.interface import Message
 from clsgen_dist.chat.local_model import LocalModel
 from clsgen_dist.config.sections import Task
 from clsgen_dist.explain.prompts import blind_messages
@@ -29,6 +30,10 @@ from clsgen_dist.verbalize.prompts import distribution_messages
 
 #: The numbers that a model may say of a label.
 _NUMBERS = tuple(range(101))
+
+#: Tokens that are remembered at one time, a prompt once for each place of a tree. A model of 8e9 weights with grouped
+#: heads takes 128 KiB for each.
+_REMEMBERED_TOKENS = 20_000
 
 #: Tokens of one continuation of a prompt.
 _Ids = tuple[int, ...]
@@ -82,8 +87,7 @@ class TokenReader:
         """
         import torch
 
-        blind = self._encoder.encode(blind_messages(self._task, text)).ids
-        direct = self._encoder.encode(distribution_messages(self._task, text, style="direct", paraphrase=0)).ids
+        blind, direct = (self._encoder.encode(messages).ids for messages in token_messages(self._task, text))
         num_tokens = len(blind) + len(direct)
         longest = max(
             len(blind) + max(map(len, self._labels)),
@@ -94,18 +98,25 @@ class TokenReader:
             return TokenReading(nothing, nothing, math.nan, num_tokens)
         with torch.inference_mode():
             likelihoods = self._likelihoods(self._advance(None, [blind]), self._labels)
-            place = self._advance(None, [direct])
-            means = [self._mean_number(place, numbers) for numbers in self._numbers]
+            means = self._mean_numbers(self._advance(None, [direct]), len(direct))
         return TokenReading(_shares(likelihoods), _shares(means), math.fsum(likelihoods), num_tokens)
 
-    def _mean_number(self, prompt: _Place, numbers: Sequence[_Ids]) -> float:
-        """The mean number that would be said, if its label and the space after it were; the prompt stays as it is."""
-        opening = commonprefix(numbers)
-        place = self._advance(_Place(copy.deepcopy(prompt.cache), prompt.logits_BV), [opening])
-        likelihoods = self._likelihoods(place, [ids[len(opening) :] for ids in numbers])
-        total = math.fsum(likelihoods)
-        mean = math.fsum(n * p for n, p in zip(_NUMBERS, likelihoods, strict=True))
-        return mean / total if total > 0 else 50.0
+    def _mean_numbers(self, prompt: _Place, num_tokens: int) -> list[float]:
+        """The mean number that would be said of each label, if its name and the space after it were said."""
+        # Numbers have about ten beginnings, so a label takes about as many copies of what is remembered.
+        num_at_once = max(1, _REMEMBERED_TOKENS // (10 * num_tokens))
+        means = []
+        for start in range(0, len(self._numbers), num_at_once):
+            some = self._numbers[start : start + num_at_once]
+            place = prompt._replace(cache=copy.deepcopy(prompt.cache))
+            likelihoods = iter(self._likelihoods(place, [ids for numbers in some for ids in numbers]))
+            for _ in some:
+                weights = list(itertools.islice(likelihoods, len(_NUMBERS)))
+                # Of the opening, the same part is in all of them.
+                total = math.fsum(weights)
+                mean = math.fsum(n * weight for n, weight in zip(_NUMBERS, weights, strict=True))
+                means.append(mean / total if total > 0 else 50.0)
+        return means
 
     def _likelihoods(self, place: _Place, sequences: Sequence[_Ids]) -> list[float]:
         """Probability of each continuation, less that of those which it opens.
@@ -119,7 +130,7 @@ class TokenReader:
             for end, token in enumerate(ids):
                 children[ids[:end]].add(token)
         level: list[_Ids] = [()]
-        reached = {(): 1.0}  # probability of every beginning
+        reached: dict[_Ids, float] = {(): 1.0}  # probability of every beginning
         while True:
             edges = [(b, node, token) for b, node in enumerate(level) for token in sorted(children[node])]
             probability_BV = place.logits_BV.double().softmax(-1)
@@ -151,6 +162,11 @@ class TokenReader:
 
     def _ids(self, text: str) -> _Ids:
         return tuple(self._loaded.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+
+
+def token_messages(task: Task, text: str) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
+    """The two conversations whose next tokens are read: for the label, and for the distribution."""
+    return blind_messages(task, text), distribution_messages(task, text, style="direct", paraphrase=0)
 
 
 def _shares(values: Sequence[float]) -> tuple[float, ...]:

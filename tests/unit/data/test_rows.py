@@ -135,6 +135,31 @@ def test_column_names_are_settings(tmp_path: Path) -> None:
     assert row == Row(id="3", text="one", label=0, explanation="so", group="9", true_probability=0.25)
 
 
+def test_subgroups_are_values_of_columns_as_text(tmp_path: Path) -> None:
+    values = ["north", 3, 3.0, True, None, " ", float("nan"), ""]
+    path = write_jsonl(tmp_path / "rows.jsonl", [{"text": "a", "label": 0, "site": v, "sex": "f"} for v in values])
+    found = read(path, subgroup_columns=["site", "sex"])
+    assert [row.subgroups[0] for row in found] == [
+        ("site", name) for name in ("north", "3", "3", "true", "(none)", "(none)", "(none)", "(none)")
+    ]
+    assert {row.subgroups[1] for row in found} == {("sex", "f")}
+    assert read(path)[0].subgroups == ()
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"note": SECRET}, ":1: no column 'site' (data.subgroup_columns); found text, label, note"),
+        ({"site": [SECRET]}, ":1: column 'site' (data.subgroup_columns) holds a list, not a name"),
+        ({"site": {"a": SECRET}}, ":1: column 'site' (data.subgroup_columns) holds a dict, not a name"),
+        ({"site": SECRET * 10}, ":1: column 'site' (data.subgroup_columns) holds 390 characters, expected a name"),
+    ],
+)
+def test_a_subgroup_that_is_none(tmp_path: Path, record: dict[str, Any], message: str) -> None:
+    path = write_jsonl(tmp_path / "rows.jsonl", [{"text": "a", "label": 0, **record}])
+    assert message in refused(path, subgroup_columns=["site"])
+
+
 def test_no_column_of_explanations_and_groups(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "rows.jsonl", RECORDS)
     assert read(path, explanation_column=None, group_column=None)[0] == Row(id="a", text="one", label=0)

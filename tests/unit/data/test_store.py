@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
+
+import pyarrow.parquet as pq
 
 from clsgen_dist.data.store import stored_rows, write_rows
 from clsgen_dist.records import Row
@@ -27,3 +31,26 @@ def test_rows_come_back_in_their_order(tmp_path: Path) -> None:
 def test_no_rows(tmp_path: Path) -> None:
     assert write_rows(tmp_path / "a.parquet", []) == 0
     assert list(stored_rows(tmp_path / "a.parquet")) == []
+
+
+def test_subgroups_come_back_beside_rows_without(tmp_path: Path) -> None:
+    rows = [
+        Row(id="a", text="t", subgroups=(("site", 'Sør "1"'), ("sex", "(none)"))),
+        Row(id="b", text="t"),
+    ]
+    write_rows(tmp_path / "a.parquet", rows)
+    found = list(stored_rows(tmp_path / "a.parquet"))
+    assert found == rows
+    assert len(set(found)) == 2, "rows stay hashable"
+
+
+def test_rows_of_an_earlier_version_have_no_subgroups(tmp_path: Path) -> None:
+    rows = [Row(id="a", text="t", label=1)]
+    write_rows(tmp_path / "a.parquet", rows)
+    pq.write_table(pq.read_table(tmp_path / "a.parquet").drop_columns(["subgroups"]), tmp_path / "old.parquet")
+    assert list(stored_rows(tmp_path / "old.parquet")) == rows
+
+
+def test_a_row_that_went_through_json_is_the_row_that_went_in() -> None:
+    row = Row(id="a", text="t", subgroups=(("site", "north"),))
+    assert Row(**json.loads(json.dumps(asdict(row)))) == row

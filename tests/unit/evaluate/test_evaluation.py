@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clsgen_dist.errors import DataError, NumericsError
-from clsgen_dist.evaluate.evaluation import evaluate, to_columns, write_json
+from clsgen_dist.errors import ConfigError, DataError, NumericsError
+from clsgen_dist.evaluate.calibration_metrics import calibration_metrics, null_ece
+from clsgen_dist.evaluate.columns import to_columns
+from clsgen_dist.evaluate.decisions import estimate_at_threshold
+from clsgen_dist.evaluate.evaluation import evaluate, write_json
 from clsgen_dist.evaluate.metrics import probability_metrics
 from clsgen_dist.records import Prediction, Row
 
@@ -26,6 +29,8 @@ def measure(split: Split, labels: list[str] = NO_YES, **change: Any) -> dict[str
         "threshold": 0.4 if len(labels) == 2 else None,
         "calibrated": True,
         "language": {"distinct_2": 0.5},
+        "costs": None,
+        "sure_probability": 0.9,
         "num_bootstrap": 100,
         "num_bins": 10,
         "seed": 0,
@@ -52,6 +57,70 @@ def test_the_contract_of_metrics_json_holds(split: Split) -> None:
     assert (found["num_rows"], found["num_labelled_rows"], found["num_groups"]) == (400, 360, 200)
     assert found["labels"] == NO_YES
     assert found["is_calibrated"] is True
+
+
+def labelled_arrays(split: Split) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Raw and calibrated probabilities, labels and groups of the labelled rows."""
+    columns = to_columns(*split, NO_YES)
+    known = columns.label_N >= 0
+    every = (columns.raw_probability_NK, columns.probability_NK, columns.label_N, columns.group_N)
+    raw, probability, labels, groups = (values[known] for values in every)
+    return raw, probability, labels, groups
+
+
+def test_more_about_calibration_stands_beside_the_contract(split: Split) -> None:
+    found = measure(split)
+    raw, probability, labels, _ = labelled_arrays(split)
+    for part, own in (("raw", raw), ("calibrated", probability)):
+        more = calibration_metrics(own, labels, num_bins=10)
+        assert {name: found[part][name] for name in more} == more
+        assert {f"{name}_ci" for name in more} <= set(found[part])
+        assert found[part]["ece_null"] == null_ece(own, num_bins=10, seed=0)["ece_null"]
+        low, high = found[part]["ece_null_ci"]
+        assert low < found[part]["ece_null"] < high
+        parts = (found[part][f"brier_{name}"] for name in ("reliability", "resolution", "uncertainty"))
+        reliability, resolution, uncertainty = parts
+        assert found[part]["brier"] == pytest.approx(reliability - resolution + uncertainty)
+    assert found["raw"]["calibration_slope"] == pytest.approx(found["calibrated"]["calibration_slope"] / 2)
+    assert found["raw"]["ece"] > found["raw"]["ece_null_ci"][1], "raw probabilities are twice too sure"
+
+
+def test_decisions_are_those_of_calibrated_probabilities(split: Split) -> None:
+    found = measure(split, costs=[[0, 1], [5, 0]], sure_probability=0.7)
+    _, probability, labels, groups = labelled_arrays(split)
+    at = estimate_at_threshold(probability[:, 1], labels == 1, groups, 0.4, 100, 0)
+    assert found["decisions"]["at_threshold"] == at
+    assert found["calibrated"]["f1"] == pytest.approx(at["f1"])
+    sure = probability.max(axis=1) >= 0.7
+    assert found["decisions"]["answer_when_sure"]["num_answered"] == sure.sum()
+    right = probability.argmax(axis=1) == labels
+    assert found["decisions"]["answer_when_sure"]["accuracy"] == pytest.approx(right[sure].mean())
+    decided = probability[:, 1] >= 1 / 6
+    cost = np.where(labels == 1, 5.0 * ~decided, decided)
+    assert found["decisions"]["expected_cost"]["bayes"] == pytest.approx(cost.mean())
+    assert measure(split)["decisions"]["expected_cost"] is None
+    with pytest.raises(ConfigError, match="cost matrix"):
+        measure(split, costs=[[0, 1, 1], [1, 0, 1], [1, 1, 0]])
+
+
+def test_probabilities_without_a_finite_line_are_null_and_not_nan(split: Split, tmp_path: Path) -> None:
+    predictions, rows = split
+    best = [0.9 if row.label == 1 else 0.1 for row in rows]
+    separated = [
+        replace(
+            p,
+            probability={"no": 1 - q, "yes": q},
+            raw_probability={"no": 1 - q, "yes": q},
+            predicted="yes" if q >= 0.4 else "no",
+        )
+        for p, q in zip(predictions, best, strict=True)
+    ]
+    found = measure((separated, rows))
+    assert found["calibrated"]["calibration_slope"] is None
+    assert found["calibrated"]["calibration_slope_ci"] is None
+    assert found["decisions"]["selective"]["aurc_ci"] is None
+    write_json(tmp_path / "m.json", found)
+    assert json.loads((tmp_path / "m.json").read_text(encoding="utf-8")) == found
 
 
 def test_raw_decides_by_the_largest_probability_and_calibrated_at_the_threshold(split: Split) -> None:
@@ -104,6 +173,10 @@ def test_more_labels(make_split: Callable[..., Split]) -> None:
     assert found["threshold"] is None
     assert "bayes" not in found
     assert math.isfinite(found["calibrated"]["auroc"])
+    assert found["decisions"]["at_threshold"] is None
+    assert found["decisions"]["net_benefit"] is None
+    assert found["calibrated"]["calibration_in_the_large"] is None
+    assert math.isfinite(found["calibrated"]["calibration_slope"])
 
 
 def test_the_same_input_gives_the_same_bytes_whatever_the_order_of_rows(split: Split, tmp_path: Path) -> None:

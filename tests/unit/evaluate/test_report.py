@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from clsgen_dist.calibrate.scaling import IDENTITY, Calibrator
 from clsgen_dist.errors import DataError
 from clsgen_dist.evaluate.evaluation import evaluate
 from clsgen_dist.evaluate.plots import write_plots
@@ -23,6 +24,10 @@ NO_YES = ["no", "yes"]
 MANY = ["supported", "a $\\bad$ sign", "_hidden", "<b>bold</b>"]
 
 
+def draw(folder: Path, split: Split, labels: list[str], threshold: float | None) -> dict[str, Path]:
+    return write_plots(folder, *split, labels=labels, threshold=threshold, sure_probability=0.9, num_bins=10)
+
+
 def metrics_of(split: Split, labels: list[str], threshold: float | None) -> dict[str, Any]:
     return evaluate(
         *split,
@@ -30,20 +35,37 @@ def metrics_of(split: Split, labels: list[str], threshold: float | None) -> dict
         threshold=threshold,
         calibrated=True,
         language={"distinct_2": 0.512, "num_words": 12},
+        costs=None,
+        sure_probability=0.9,
         num_bootstrap=100,
         num_bins=10,
         seed=0,
     )
 
 
-def render(folder: Path, split: Split, labels: list[str], threshold: float | None) -> str:
-    plots = write_plots(folder, *split, labels=labels, threshold=threshold, num_bins=10)
+#: How a bundle that nobody calibrated came to decide.
+UNFITTED: dict[str, Any] = {"calibrator": IDENTITY.to_json()}
+
+
+def render(
+    folder: Path,
+    split: Split,
+    labels: list[str],
+    threshold: float | None,
+    *,
+    decision: dict[str, Any] = UNFITTED,
+    with_pictures: bool = False,
+    **changes: Any,
+) -> str:
+    """The page; `changes` are parts of the metrics."""
+    plots = draw(folder, split, labels, threshold) if with_pictures else {}
     write_report(
         folder / "report.html",
-        metrics_of(split, labels, threshold),
+        metrics_of(split, labels, threshold) | changes,
         *split,
         plots,
         {"Run": "demo <1>", "Backbone": "a small one"},
+        decision,
     )
     return (folder / "report.html").read_text(encoding="utf-8")
 
@@ -60,6 +82,9 @@ class Tags(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.names.append(tag)
         self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data")]
+
+    def handle_endtag(self, tag: str) -> None:
+        self.text += " " if tag in ("td", "th", "p", "small") else ""
 
     def handle_data(self, data: str) -> None:
         self.text += data
@@ -78,24 +103,28 @@ def split(make_split: Callable[..., Split]) -> Split:
 
 @pytest.fixture(scope="module")
 def page(split: Split, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return render(tmp_path_factory.mktemp("report"), split, NO_YES, 0.4)
+    return render(tmp_path_factory.mktemp("report"), split, NO_YES, 0.4, with_pictures=True)
 
 
 def test_pictures_and_report_are_the_same_bytes_twice(split: Split, tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        render(tmp_path / name, split, NO_YES, 0.4)
+        render(tmp_path / name, split, NO_YES, 0.4, with_pictures=True)
     names = sorted(path.name for path in (tmp_path / "a").iterdir())
-    assert names == ["reliability.png", "report.html", "roc_pr.png", "scores.png"]
+    assert names == [
+        *("decision_curve.png", "reliability.png", "report.html", "risk_coverage.png", "roc_pr.png", "scores.png")
+    ]
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
 def test_pictures_show_something_and_name_no_software(split: Split, tmp_path: Path) -> None:
-    for path in write_plots(tmp_path, *split, labels=NO_YES, threshold=0.4, num_bins=10).values():
+    paths = draw(tmp_path, split, NO_YES, 0.4)
+    assert list(paths) == ["reliability", "scores", "roc_pr", "risk_coverage", "decision_curve"]
+    for path in paths.values():
         pixels = imread(path)
         assert min(pixels.shape[:2]) > 400
-        assert np.unique(pixels.reshape(-1, pixels.shape[2]), axis=0).shape[0] > 50
+        assert np.unique(pixels[::2, ::2].reshape(-1, pixels.shape[2]), axis=0).shape[0] > 50
         assert b"Software" not in path.read_bytes()
 
 
@@ -103,21 +132,23 @@ def test_the_threshold_the_calibration_and_the_truth_show_in_the_pictures(split:
     predictions, rows = split
     uncalibrated = [replace(p, probability=p.raw_probability) for p in predictions]
     unknown = [replace(row, true_probability=None) for row in rows]
-    changes = {
-        "scores": (predictions, rows, None),
-        "reliability": (uncalibrated, rows, 0.4),
-        "roc_pr": (predictions, unknown, 0.4),
-    }
-    full = write_plots(tmp_path, predictions, rows, labels=NO_YES, threshold=0.4, num_bins=10)
-    before = {name: path.read_bytes() for name, path in full.items()}
-    for name, (some_predictions, some_rows, threshold) in changes.items():
-        write_plots(tmp_path, some_predictions, some_rows, labels=NO_YES, threshold=threshold, num_bins=10)
-        assert (tmp_path / f"{name}.png").read_bytes() != before[name]
+    changes: list[tuple[tuple[str, ...], Split, float | None]] = [
+        (("scores",), split, None),
+        (("reliability", "decision_curve", "risk_coverage"), (uncalibrated, rows), 0.4),
+        (("roc_pr",), (predictions, unknown), 0.4),
+    ]
+    before = {name: path.read_bytes() for name, path in draw(tmp_path, split, NO_YES, 0.4).items()}
+    for names, changed, threshold in changes:
+        paths = draw(tmp_path, changed, NO_YES, threshold)
+        assert all(paths[name].read_bytes() != before[name] for name in names)
 
 
 def test_many_labels_with_awkward_names(make_split: Callable[..., Split], tmp_path: Path) -> None:
-    page = render(tmp_path, make_split(300, MANY, threshold=None), MANY, None)
+    page = render(tmp_path, make_split(300, MANY, threshold=None), MANY, None, with_pictures=True)
     assert "The largest probability decides." in page
+    assert "Worth acting on" not in page
+    assert not (tmp_path / "decision_curve.png").exists()
+    assert "Too low by</td>" not in page, "undefined for more than two labels"
     assert "&lt;b&gt;bold&lt;/b&gt;" in page
     assert "<b>bold</b>" not in page
 
@@ -126,14 +157,14 @@ def test_rows_without_labels_cannot_be_drawn(split: Split, tmp_path: Path) -> No
     predictions, rows = split
     unlabelled = [replace(p, label=None) for p in predictions], [replace(r, label=None) for r in rows]
     with pytest.raises(DataError, match="no labelled rows"):
-        write_plots(tmp_path, *unlabelled, labels=NO_YES, threshold=0.4, num_bins=10)
+        draw(tmp_path, unlabelled, NO_YES, 0.4)
 
 
 def test_the_page_needs_nothing_but_itself(page: str) -> None:
     tags = parse(page)
     assert "script" not in tags.names
     assert "link" not in tags.names
-    assert tags.names.count("img") == 3
+    assert tags.names.count("img") == 5
     assert all(address.startswith("data:image/png;base64,") for address in tags.addresses)
     assert not re.search(r"https?://|@import|url\(", page)
     assert 'name="viewport"' in page
@@ -176,7 +207,7 @@ def test_markup_in_a_text_shows_as_text(split: Split, tmp_path: Path) -> None:
     )
     tags = parse(page)
     assert "script" not in tags.names
-    assert tags.names.count("img") == 3
+    assert "img" not in tags.names
     assert "<script>alert(1)</script>" in tags.text
     assert page.count("&lt;script&gt;") >= 12
 
@@ -212,3 +243,93 @@ def test_without_explanations_the_page_says_so(split: Split, tmp_path: Path) -> 
     predictions, rows = split
     silent = [replace(p, explanation=None, free_verdict=None) for p in predictions], rows
     assert "No explanations were asked for." in render(tmp_path, silent, NO_YES, 0.4)
+
+
+def test_the_error_of_a_perfect_model_stands_beside_the_error(page: str, split: Split) -> None:
+    own = metrics_of(split, NO_YES, 0.4)["calibrated"]
+    text = " ".join(parse(page).text.split())
+    low, high = own["ece_null_ci"]
+    assert f"perfect model: {own['ece_null']:.3f}" in text
+    assert f"{own['ece_null']:.3f} on as many rows ({low:.3f} to {high:.3f})" in text
+    for name in ("calibration_slope", "calibration_intercept", "brier_reliability", "brier_resolution", "mce"):
+        ends = own[f"{name}_ci"]
+        assert f"{own[name]:.3f}".replace("-0.000", "0.000") in text
+        assert f"{ends[0]:.3f} to {ends[1]:.3f}".replace("-0.000", "0.000") in text
+
+
+def test_the_page_says_what_decisions_bring(page: str, split: Split, tmp_path: Path) -> None:
+    decisions = metrics_of(split, NO_YES, 0.4)["decisions"]
+    text = " ".join(parse(page).text.split())
+    at, sure = decisions["at_threshold"], decisions["answer_when_sure"]
+    for name in ("precision", "recall", "share_flagged"):
+        assert f"{at[name]:.3f} {at[f'{name}_ci'][0]:.3f} to {at[f'{name}_ci'][1]:.3f}" in text
+    assert f"{100 * sure['share_answered']:.1f} % of the rows are answered" in text
+    assert "Mean cost a row" not in text
+    costly = evaluate_with_costs(split)
+    text = " ".join(parse(render(tmp_path, split, NO_YES, 0.4, decisions=costly)).text.split())
+    assert f"Least expected cost {costly['expected_cost']['bayes']:.3f}" in text
+
+
+def evaluate_with_costs(split: Split) -> dict[str, Any]:
+    settings: dict[str, Any] = {"threshold": 0.4, "calibrated": True, "language": {}, "sure_probability": 0.9}
+    settings |= {"num_bootstrap": 100, "num_bins": 10, "seed": 0, "costs": [[0.0, 1.0], [3.0, 0.0]]}
+    decisions: dict[str, Any] = evaluate(*split, labels=NO_YES, **settings)["decisions"]
+    return decisions
+
+
+def test_where_nothing_is_sure_the_page_says_so(split: Split, tmp_path: Path) -> None:
+    decisions = metrics_of(split, NO_YES, 0.4)["decisions"]
+    nothing = {"num_answered": 0, "share_answered": 0.0, "accuracy": None, "accuracy_ci": None}
+    silent = decisions | {"answer_when_sure": decisions["answer_when_sure"] | nothing}
+    assert "no row is answered" in render(tmp_path, split, NO_YES, 0.4, decisions=silent)
+
+
+def test_each_column_and_trait_has_its_table(split: Split, tmp_path: Path) -> None:
+    predictions, rows = split
+    sites = [replace(row, subgroups=(("<site>", "north" if n % 3 else f"rare {n}"),)) for n, row in enumerate(rows)]
+    text = " ".join(parse(render(tmp_path, (predictions, sites), NO_YES, 0.4)).text.split())
+    found = metrics_of((predictions, sites), NO_YES, 0.4)["subgroups"]
+    north, pooled = found["<site>"]
+    assert "<site>" in text
+    assert f"north {north['num_rows']}" in text
+    assert f"(fewer than 50 rows) {pooled['num_rows']}" in text
+    assert pooled["num_rows"] > 50
+    for title in ("Confidence: the largest probability", "Length of the text", "Hedging in the text"):
+        assert title in text
+
+
+FITTED: dict[str, Any] = {
+    "calibrator": Calibrator("temperature", {"temperature": (1.7321,)}, 640).to_json(),
+    "asked": "auto",
+    "num_rows": 640,
+    "candidates": [
+        {"method": "none", "num_parameters": 0, "mean_nll": 0.701, "standard_error": 0.02, "weight": 0.0},
+        {"method": "temperature", "num_parameters": 1, "mean_nll": 0.612, "standard_error": 0.0, "weight": 1.0},
+    ],
+    "threshold_rule": "precision",
+    "threshold_value": 0.8,
+    "threshold_ci": [0.31, 0.47],
+    "warnings": ["the temperature ran to its bound"],
+}
+
+
+def test_the_page_says_how_the_bundle_came_to_decide(split: Split, tmp_path: Path) -> None:
+    text = " ".join(parse(render(tmp_path, split, NO_YES, 0.4, decision=FITTED)).text.split())
+    assert "temperature: all logits divided by one number (temperature 1.732), from 640 calibration rows" in text
+    assert "temperature 1 0.612 0.000 1.000" in text
+    assert "One was chosen" in text
+    assert "the lowest threshold with a precision of at least 0.8" in text
+    assert "between 0.310 and 0.470" in text
+    assert "the temperature ran to its bound." in text
+    pooled = [FITTED["candidates"][0] | {"weight": 0.4}, FITTED["candidates"][1] | {"weight": 0.6}]
+    text = parse(render(tmp_path, split, NO_YES, 0.4, decision=FITTED | {"candidates": pooled})).text
+    assert "candidates are pooled" in text
+
+
+def test_a_prior_is_said_instead_of_a_verdict(split: Split, tmp_path: Path) -> None:
+    decision = FITTED | {"prior": {"no": 0.95, "yes": 0.05}}
+    text = " ".join(parse(render(tmp_path, split, NO_YES, 0.4, decision=decision)).text.split())
+    assert "other shares of labels (no 0.95, yes 0.05) than these rows have" in text
+    assert "expected to be off" in text
+    assert "No sign of miscalibration" not in text
+    assert "off by more than chance" not in text
