@@ -99,24 +99,36 @@ def calibrated_summary(
 def verbalized_summary(folder: Path) -> str:
     """The methods that were tried on what a model said, and where metrics and report are."""
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    columns = ("nll", "brier", "ece", "accuracy", "auroc")
+    columns = ("nll", "brier", "ece", "mce", "accuracy", "auroc")
+    understood = f"{metrics['num_parsed_rows']:,} of {metrics['num_rows']:,} answers"
     lines = [
         "",
-        f"understood {100 * metrics['parse_rate']:.1f} % of {metrics['num_rows']:,} answers"
+        f"understood {understood} ({100 * metrics['parse_rate']:.1f} %)"
         + "".join(f", {cause} {count:,}" for cause, count in metrics["failures"].items()),
         "",
-        "method".ljust(44) + "rows".rjust(8) + "".join(name.rjust(10) for name in columns) + "T".rjust(8),
+        "method".ljust(32)
+        + "rows".rjust(8)
+        + "".join(name.rjust(9) for name in columns)
+        + "T".rjust(8)
+        + "nll all".rjust(9),
     ]
     for name in metrics["sources"]:
-        if name in metrics:
-            own = metrics[name]
-            chosen = "* " if name == metrics["chosen"] else "  "
-            numbers = "".join(f"{own[column]:.4f}".rjust(10) for column in columns)
-            temperature = f"{own['temperature']:.3f}" if "temperature" in own else ""
-            lines.append(
-                f"{chosen}{name}"[:44].ljust(44) + f"{own['num_rows']:,}".rjust(8) + numbers + temperature.rjust(8)
-            )
-    return "\n".join([*lines, "", "* chosen by held-out NLL", f"report: {folder / 'report.html'}"])
+        own, everywhere = metrics.get(name), metrics["all_rows"][name]
+        mark = "* " if name == metrics["chosen"] else "  "
+        rows = "0" if own is None else f"{own['num_rows']:,}"
+        numbers = ["" if own is None else f"{own[column]:.4f}" for column in columns]
+        temperature = f"{everywhere['temperature']:.3f}" if "temperature" in everywhere else ""
+        cells = "".join(number.rjust(9) for number in numbers)
+        lines.append(f"{mark}{name:<30}{rows:>8}{cells}{temperature:>8}{everywhere['nll']:>9.4f}")
+    notes = ["nll all: with the base rate in the rows that a method has nothing for"]
+    if metrics["chosen"] is not None:
+        notes.insert(0, "* chosen by held-out NLL")
+    if "label_mass" in metrics:
+        notes.append(
+            f"label_tokens: an answer opens with a label in {100 * metrics['label_mass']:.1f} % (mean of rows)"
+        )
+    notes += [f"not tried: {name}: {why}" for name, why in metrics["unavailable"].items()]
+    return "\n".join([*lines, "", *notes, f"report: {folder / 'report.html'}"])
 
 
 def _mlflow_program() -> str:

@@ -8,31 +8,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from clsgen_dist.bundle import (
-    Bundle,
-    _seal,
-    bundle_columns,
-    load_bundle,
-    read_manifest,
-    read_task,
-    set_calibrator,
-    write_bundle,
-)
+from clsgen_dist.bundle import Bundle, bundle_columns, load_bundle, read_task, trained_on, write_bundle
 from clsgen_dist.calibrate.scaling import IDENTITY, Calibrator
 from clsgen_dist.config.run import RunConfig
 from clsgen_dist.data.batch import collate
 from clsgen_dist.errors import BundleError, ConfigError
 from clsgen_dist.model.build import DTYPES, build_model
 from clsgen_dist.model.dual_head import DualHead
+from clsgen_dist.sealed import Decision, read_decision, read_manifest, seal, set_decision
 from tests.support.tiny import FAMILIES, shared_backbone, tiny_backbone, tiny_config, tiny_tokenized
 
 CPU = torch.device("cpu")
+
+#: Hashes of texts that a model has seen.
+SEEN = np.array([3, 2**63 + 5, 2**64 - 1], dtype=np.uint64)
 
 
 def trained(config: RunConfig) -> DualHead:
@@ -50,7 +46,7 @@ def trainable(model: DualHead) -> dict[str, torch.Tensor]:
 
 
 def write(folder: Path, config: RunConfig, model: DualHead) -> Path:
-    write_bundle(folder, config, str(config.model.name_or_path), trainable(model), IDENTITY, 0.5)
+    write_bundle(folder, config, str(config.model.name_or_path), trainable(model), SEEN)
     return folder
 
 
@@ -88,7 +84,7 @@ def resealed(folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:
     """The bundle with another manifest whose hashes are right: as a stranger could hand it over."""
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     change(manifest)
-    _seal(folder, manifest)
+    seal(folder, manifest)
     return folder
 
 
@@ -112,7 +108,7 @@ def test_what_is_loaded_is_what_was_trained(tmp_path: Path, family: str, precisi
 def test_task_limits_and_calibrator_come_back(bundle: Path, tmp_path: Path) -> None:
     loaded, config = load(bundle), tiny_config(tmp_path)
     assert loaded.task == config.task == read_task(bundle)
-    assert (loaded.calibrator, loaded.threshold) == (IDENTITY, 0.5)
+    assert (loaded.calibrator, loaded.threshold) == (IDENTITY, None)
     limits = (loaded.tokenizer.max_prompt_tokens, loaded.tokenizer.max_explanation_tokens)
     assert limits == (config.data.max_prompt_tokens, config.data.max_explanation_tokens)
     assert loaded.manifest["predict"] == {"max_new_tokens": 12, "token_budget": 1024}
@@ -191,13 +187,14 @@ def test_weights_that_cannot_be_right_are_not_written(tmp_path: Path, spoil: Any
     config = tiny_config(tmp_path)
     weights = spoil(trainable(trained(config)))
     with pytest.raises(BundleError, match=message):
-        write_bundle(tmp_path / "bundle", config, shared_backbone(), weights, IDENTITY, 0.5)
+        write_bundle(tmp_path / "bundle", config, shared_backbone(), weights, SEEN)
     assert not list(tmp_path.glob("bundle*"))
 
 
 FILES = (
     "task.json",
     "calibrator.json",
+    "trained_on.safetensors",
     "head.safetensors",
     "adapter/adapter_model.safetensors",
     "adapter/adapter_config.json",
@@ -267,8 +264,8 @@ def test_a_manifest_that_is_no_object(bundle: Path, content: str) -> None:
 
 
 def test_another_format(bundle: Path) -> None:
-    resealed(bundle, lambda manifest: manifest.update(format=2))
-    assert refused(bundle) == f"{bundle}: format 2, this program reads 1"
+    resealed(bundle, lambda manifest: manifest.update(format=1))
+    assert refused(bundle) == f"{bundle}: format 1, this program reads 2"
 
 
 @pytest.mark.parametrize("key", ["base", "lora", "precision", "attention", "max_prompt_tokens"])
@@ -321,18 +318,31 @@ def test_a_base_model_that_is_gone(bundle: Path, tmp_path: Path) -> None:
 
 def test_another_calibrator_keeps_the_bundle_valid(bundle: Path) -> None:
     before = read_manifest(bundle)
-    calibrator = Calibrator("temperature", 1.7, 60)
-    set_calibrator(bundle, calibrator, 0.3)
+    calibrator = Calibrator("temperature", {"temperature": (1.7,)}, 60)
+    set_decision(bundle, Decision(calibrator, 0.3, {"asked": "auto"}))
     loaded = load(bundle)
     assert (loaded.calibrator, loaded.threshold) == (calibrator, 0.3)
+    assert read_decision(bundle, loaded.manifest, 2).facts == {"asked": "auto"}
     changed = {name for name in before["files"] if before["files"][name] != loaded.manifest["files"][name]}
     assert changed == {"calibrator.json"}
 
 
-def test_an_altered_bundle_gets_no_calibrator(bundle: Path) -> None:
+def test_a_calibrator_does_not_heal_an_altered_bundle(bundle: Path) -> None:
     (bundle / "task.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(BundleError, match=r"task\.json was altered"):
-        set_calibrator(bundle, IDENTITY, 0.5)
+    set_decision(bundle, Decision(IDENTITY, 0.5))
+    assert "task.json was altered" in refused(bundle)
+
+
+def test_the_texts_that_the_model_has_seen_come_back(bundle: Path) -> None:
+    assert trained_on(bundle).dtype == np.uint64
+    assert trained_on(bundle).tolist() == SEEN.tolist()
+
+
+def test_weights_of_another_model_refuse_the_calibrator(bundle: Path) -> None:
+    set_decision(bundle, Decision(Calibrator("temperature", {"temperature": (1.7,)}, 60), 0.3))
+    head = load_file(bundle / "head.safetensors")
+    save_file({name: weight * 2 for name, weight in head.items()}, bundle / "head.safetensors")
+    assert "fitted to another model, prompt or order of labels" in refused(resealed(bundle, lambda manifest: None))
 
 
 def test_a_bundle_cannot_ask_for_code_to_be_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,12 +13,12 @@ import pytest
 
 from clsgen_dist.config.run import dump_config, settings
 from clsgen_dist.errors import ConfigError
-from clsgen_dist.launch import config_of, parse_words, predict_request
+from clsgen_dist.launch import answers_request, config_of, parse_words, predict_request
 from clsgen_dist.records import PredictRequest
 from tests.support.tiny import ROOT, tiny_config
 
 TRAINERS = ("train.py", "ray_train.py", "plan.py")
-LAUNCHERS = (*TRAINERS, "predict.py")
+LAUNCHERS = (*TRAINERS, "predict.py", "verbalize.py")
 HEAVY = ("torch", "transformers", "deepspeed", "ray", "mlflow", "peft", "datasets", "pyarrow")
 
 
@@ -49,6 +49,7 @@ def launch(launcher: str, words: Sequence[str], place: Path) -> tuple[int, str, 
 
 RUN = ["--config", "run.yaml"]
 PREDICT = ["--bundle", "bundle", "--input", "a.jsonl", "--output", "b.jsonl"]
+ANSWERS = ["--answers", "a.jsonl"]
 BAD = [
     ("train.py", ["--config"], "--config: expected a value after it"),
     ("train.py", ["--train.epochs", "3"], "--config FILE.yaml is missing; --help lists every setting"),
@@ -76,6 +77,10 @@ BAD = [
     ("predict.py", PREDICT[2:], "give either --bundle FOLDER or --config FILE.yaml"),
     ("predict.py", PREDICT[:4], "--output FILE is missing"),
     ("predict.py", [*PREDICT, "--explain", "some"], "--explain: found 'some', expected all or none"),
+    ("verbalize.py", ["--verbalize.prompt", "direct"], "--config FILE.yaml is missing; --help lists every setting"),
+    ("verbalize.py", [*RUN, "--labels", "no,yes"], "--labels: only with --answers FILE.jsonl"),
+    ("verbalize.py", [*RUN, *ANSWERS, "--labels", "no,yes"], "--answers: the labels come from --config FILE.yaml, or"),
+    ("verbalize.py", [*ANSWERS, "--labels", "no,yes"], "--output FOLDER is missing: without --config there is no run"),
     (
         "predict.py",
         [*PREDICT, "--train.epochs", "3"],
@@ -190,3 +195,28 @@ def test_both_forms_of_an_override_may_follow_a_bundle() -> None:
 def test_other_words_after_a_bundle_are_refused(words: list[str]) -> None:
     with pytest.raises(ConfigError, match=re.escape(words[-1])):
         predict_request([*PREDICT, *words])
+
+
+def test_without_a_file_of_answers_a_model_is_asked() -> None:
+    assert answers_request([*RUN, "--verbalize.prompt", "direct"]) is None
+
+
+@pytest.mark.parametrize("option", ["--calibration-answers", "--calibration_answers", "--output"])
+def test_options_of_answers_alone_are_refused(option: str) -> None:
+    with pytest.raises(ConfigError, match=r"only with --answers FILE\.jsonl"):
+        answers_request([*RUN, option, "x"])
+
+
+def test_a_request_to_calibrate_answers(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    request = answers_request([*ANSWERS, "--labels=no,yes", "--output", "out", "--verbalize.floor", "0.01"])
+    assert request is not None
+    assert (request.answers, request.calibration_answers, request.output) == (Path("a.jsonl"), None, Path("out"))
+    assert (request.config.task.labels, request.config.verbalize.floor) == (["no", "yes"], 0.01)
+    request = answers_request([*RUN, *ANSWERS, "--calibration-answers", "b.jsonl", "--run.name", "other"])
+    assert request is not None
+    assert (request.calibration_answers, request.config.run.name) == (Path("b.jsonl"), "other")
+    assert request.output == place / "runs" / "other" / "verbalized"
+    request = answers_request([*RUN, *ANSWERS, "--output", "elsewhere"])
+    assert request is not None
+    assert request.output == Path("elsewhere")

@@ -160,7 +160,7 @@ def test_where_every_verdict_is_the_models_own_nothing_is_read_twice() -> None:
 
 def test_calibrator_and_threshold_decide() -> None:
     raw = predictor(bundle()).predict(ROWS, num_explained=0)
-    calibrated = recalibrated(bundle(), Calibrator("temperature", 2.0, 50), 0.7)
+    calibrated = recalibrated(bundle(), Calibrator("temperature", {"temperature": (2.0,)}, 50), 0.7)
     assert calibrated.model is bundle().model
     for one, other in zip(raw, predictor(calibrated).predict(ROWS, num_explained=0), strict=True):
         assert other.raw_probability == one.raw_probability == one.probability
