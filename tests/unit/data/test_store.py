@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
+
+import pyarrow as pa
 
 from clsgen_dist.data.store import stored_rows, write_rows
 from clsgen_dist.records import Row
@@ -27,3 +30,11 @@ def test_rows_come_back_in_their_order(tmp_path: Path) -> None:
 def test_no_rows(tmp_path: Path) -> None:
     assert write_rows(tmp_path / "a.parquet", []) == 0
     assert list(stored_rows(tmp_path / "a.parquet")) == []
+
+
+def test_reading_holds_a_small_part_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    write_rows(path, (Row(id=str(n), text=random.Random(n).randbytes(200).hex(), label=0) for n in range(30_000)))
+    before = pa.total_allocated_bytes()
+    held = max(pa.total_allocated_bytes() - before for n, _ in enumerate(stored_rows(path)) if n % 1000 == 0)
+    assert held < path.stat().st_size / 5
