@@ -15,6 +15,7 @@ from clsgen_dist.config.run import RunConfig
 from clsgen_dist.config.zero import offloads, read_zero, zero_stage
 from clsgen_dist.data.plan import num_steps_an_epoch, plan_step, rows_of_step
 from clsgen_dist.data.tokens import TokenizedSplit
+from clsgen_dist.errors import ConfigError
 from clsgen_dist.model.build import build_skeleton
 from clsgen_dist.prepare import backbone_place, prepare
 from clsgen_dist.records import SPLITS
@@ -81,7 +82,10 @@ def make_plan(config: RunConfig) -> Plan:
     with tempfile.TemporaryDirectory(prefix="clsgen-plan-") as scratch:
         elsewhere = config.run.model_copy(update={"output_dir": scratch})
         _lend_explained_set(RunFolder(config.folder), Path(scratch) / config.run.name)
-        folder = prepare(config.model_copy(update={"run": elsewhere}))
+        try:
+            folder = prepare(config.model_copy(update={"run": elsewhere}))
+        except ConfigError as error:  # of the run's own folder, which this one stands for
+            raise ConfigError(str(error).replace(scratch, config.run.output_dir)) from None
         splits = {split: _count_split(folder, split) for split in SPLITS}
         train = TokenizedSplit(folder.tokens("train"))
         num_micro, fill, most_tokens, most_scored = _count_micro_batches(config, train)

@@ -5,11 +5,15 @@ All faults of rows are found before anything is written. Needs no torch.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -26,41 +30,70 @@ from clsgen_dist.integrity import sha256_of, write_json
 from clsgen_dist.records import SPLITS, UNLABELLED, Row
 
 
-def survey_splits(config: RunConfig) -> dict[str, tuple[Survey, np.ndarray]]:
-    """Reads all rows once and decides which ones each split keeps.
+@dataclass(frozen=True)
+class KeptRows:
+    """The rows that a split keeps.
 
-    Returns:
-        By split: a survey of the kept rows, and their numbers in the split's source, ascending.
+    Attributes:
+        source: name of the source, as messages have it.
+        numbers: of the rows in their source, from 0, ascending, shape (N,), int32.
+    """
+
+    source: str
+    numbers: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+
+def survey_splits(config: RunConfig) -> dict[str, KeptRows]:
+    """Reads all rows once and decides which ones each split keeps.
 
     Raises:
         DataError: see `read_rows` and `check_splits`.
     """
-    sources = {split: survey(name, _source_rows(config, split)) for split, name in _sources(config).items()}
-    chosen = {split: np.arange(len(rows)) for split, rows in sources.items()}
-    missing = [split for split in SPLITS if split not in sources]
+    with TemporaryDirectory(prefix="clsgen-survey-") as scratch:
+        splits = _survey_splits(config, Path(scratch))
+        # Any other teacher writes them later.
+        needs_explanations = (
+            config.explain.teacher == "column" and config.objective.w_gen + config.objective.kl_weight > 0
+        )
+        check_splits(splits, config.task.labels, needs_explanations=needs_explanations)
+        _check_calibration_rows(config, splits["calibration"])
+    _give_back_freed_memory()
+    return {split: KeptRows(rows.source, rows.numbers) for split, rows in splits.items()}
+
+
+def _survey_splits(config: RunConfig, scratch: Path) -> dict[str, Survey]:
+    splits = {
+        split: survey(name, _source_rows(config, split), scratch / split) for split, name in _sources(config).items()
+    }
+    missing = [split for split in SPLITS if split not in splits]
     if missing:
         shares = config.data.split_fractions.model_dump()
-        dealt = assign(sources["train"], {split: shares[split] for split in missing}, seed=config.run.seed)
+        every = splits["train"]
+        dealt = assign(every, {split: shares[split] for split in missing}, seed=config.run.seed)
         for split in ("train", *missing):
-            sources[split] = sources["train"]
-            chosen[split] = np.flatnonzero(dealt == SPLITS.index(split))
-    kept = {}
+            splits[split] = every.take(np.flatnonzero(dealt == SPLITS.index(split)))
     for number, split in enumerate(SPLITS):
         most = config.data.max_train_rows if split == "train" else config.data.max_eval_rows
-        if most is not None and len(chosen[split]) > most:
-            draw = np.random.default_rng([config.run.seed, number]).permutation(len(chosen[split]))[:most]
-            chosen[split] = np.sort(chosen[split][draw])
-        kept[split] = (sources[split].take(chosen[split]), chosen[split])
-    # Any other teacher writes them later.
-    needs_explanations = config.explain.teacher == "column" and config.objective.w_gen + config.objective.kl_weight > 0
-    check_splits({s: rows for s, (rows, _) in kept.items()}, config.task.labels, needs_explanations=needs_explanations)
-    _check_calibration_rows(config, kept["calibration"][0])
-    return kept
+        rows = splits[split]
+        if most is not None and len(rows) > most:
+            draw = np.random.default_rng([config.run.seed, number]).permutation(len(rows))[:most]
+            splits[split] = rows.take(np.sort(rows.numbers[draw]))
+    return {split: splits[split] for split in SPLITS}
+
+
+def _give_back_freed_memory() -> None:
+    """Of what is freed glibc keeps up to twice the largest array, for good, unless it is told otherwise."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none
+    if trim is not None:
+        trim(0)
 
 
 def _check_calibration_rows(config: RunConfig, rows: Survey) -> None:
     """Refuses, before anything is trained, what the calibrator would refuse after it."""
-    num_labelled = int((rows.labels != UNLABELLED).sum())
+    num_labelled = int((rows.column("labels") != UNLABELLED).sum())
     if config.calibrate.method != "none" and num_labelled < MIN_LABELLED_ROWS:
         raise DataError(
             f"{rows.source} (calibration): {num_labelled} labelled rows, a calibrator needs {MIN_LABELLED_ROWS}; "
@@ -84,26 +117,26 @@ def _source_rows(config: RunConfig, split: str) -> Iterator[tuple[str, Row]]:
     return ((f"vignettes:{number}", row) for number, row in enumerate(rows, 1))
 
 
-def write_sources(config: RunConfig, splits: dict[str, tuple[Survey, np.ndarray]], folder: RunFolder) -> None:
+def write_sources(config: RunConfig, splits: Mapping[str, KeptRows], folder: RunFolder) -> None:
     """Writes the labelled rows of every split, and what they are.
 
     Raises:
         DataError: the rows changed since they were surveyed.
     """
     facts: dict[str, Any] = {"settings": _row_settings(config), "labels": config.task.labels, "splits": {}}
-    for split, (kept, numbers) in splits.items():
-        source = split if split in _sources(config) else "train"
-        rows = _numbered(_source_rows(config, source), numbers)
-        num_rows = write_rows(folder.labelled(split), rows)
+    for split, kept in splits.items():
+        rows = _numbered(_source_rows(config, split if split in _sources(config) else "train"), kept.numbers)
+        labels, explained = Counter[int | None](), Counter[bool]()
+        num_rows = write_rows(folder.labelled(split), _counted(rows, labels, explained))
         if num_rows != len(kept):
             raise DataError(f"{kept.source}: rows changed while they were read; start again when the file is at rest")
         facts["splits"][split] = {
             "source": kept.source,
             "source_sha256": source_hash(kept.source),
             "num_rows": num_rows,
-            "labels": {name: int((kept.labels == k).sum()) for k, name in enumerate(config.task.labels)},
-            "num_explained": int(kept.explained.sum()),
-            "num_unlabelled": int((kept.labels == UNLABELLED).sum()),
+            "labels": {name: labels[number] for number, name in enumerate(config.task.labels)},
+            "num_explained": explained[True],
+            "num_unlabelled": labels[None],
             "sha256": sha256_of(folder.labelled(split)),
         }
     write_json(folder.labelled_manifest, facts)
@@ -132,6 +165,14 @@ def gather_sources(config: RunConfig, folder: RunFolder) -> bool:
         folder.path.rmdir()
     os.replace(staging.path, folder.path)
     return True
+
+
+def _counted(rows: Iterator[Row], labels: Counter[int | None], explained: Counter[bool]) -> Iterator[Row]:
+    """The rows, counted on their way by label and by whether they have an explanation."""
+    for row in rows:
+        labels[row.label] += 1
+        explained[row.explanation is not None] += 1
+        yield row
 
 
 def read_sources(config: RunConfig, folder: RunFolder) -> dict[str, Any]:
@@ -179,7 +220,7 @@ def _row_settings(config: RunConfig) -> dict[str, Any]:
 
 def _numbered(rows: Iterator[tuple[str, Row]], numbers: np.ndarray) -> Iterator[Row]:
     """The rows of the given ascending numbers."""
-    wanted = iter(numbers.tolist())
+    wanted = map(int, numbers)  # a list would take eight times the memory
     following = next(wanted, None)
     for number, (_, row) in enumerate(rows):
         if number == following:

@@ -153,9 +153,9 @@ def _csv(path: Path) -> Iterator[Record]:
 
 def _parquet(path: Path) -> Iterator[Record]:
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(path, pre_buffer=False)
         number = 0
-        for batch in file.iter_batches(batch_size=1024):
+        for batch in file.iter_batches(batch_size=1024, use_threads=False):
             for record in batch.to_pylist():
                 number += 1
                 yield f"{path}:{number}", record

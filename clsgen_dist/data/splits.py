@@ -1,75 +1,88 @@
 """Which row belongs to which split, and proof that the splits share nothing.
 
-A survey keeps a few numbers a row (hashes of id, text and group, the label), never the text, so that a million rows
-cost some 40 MB.
+A survey keeps a few numbers a row (hashes of id, text and group, the label), never the text, in files of a scratch
+folder. One column at a time is read back, so that a million rows take some 35 MB for a moment and nothing after.
 """
 
 from __future__ import annotations
 
 import hashlib
-from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice
+from pathlib import Path
 
 import numpy as np
 
 from clsgen_dist.errors import DataError
 from clsgen_dist.records import SPLITS, UNLABELLED, Row
 
+_COLUMNS = {"lines": "i8", "ids": "u8", "texts": "u8", "groups": "u8", "labels": "i4", "explained": "?"}
+_ROWS_AT_ONCE = 4096
+
 
 @dataclass(frozen=True)
 class Survey:
-    """What is known of the rows of one source, one entry a row (shape N).
+    """What is known of the rows of one source, or of some of them.
 
     Attributes:
         source: name of the source, for messages.
-        lines: line, or number, of the row in its source.
-        ids, texts, groups: 64-bit hashes; texts are compared without case and spacing; group 0 means none.
-        labels: number of the label, UNLABELLED where it is unknown.
-        explained: whether the row has an explanation.
+        folder: where the columns of the whole source lie.
+        numbers: which of its rows are meant, ascending, shape (N,), int32.
     """
 
     source: str
-    lines: np.ndarray
-    ids: np.ndarray
-    texts: np.ndarray
-    groups: np.ndarray
-    labels: np.ndarray
-    explained: np.ndarray
+    folder: Path
+    numbers: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.numbers)
+
+    def column(self, name: str) -> np.ndarray:
+        """Reads one number a row, shape (N,).
+
+        Args:
+            name: "lines" (line, or number, of the row in its source), "ids", "texts", "groups" (64-bit hashes; texts
+                without case and spacing; group 0 means none), "labels" (UNLABELLED where it is unknown), or
+                "explained" (whether the row has an explanation).
+        """
+        column: np.ndarray = np.fromfile(self.folder / name, dtype=_COLUMNS[name])[self.numbers]
+        return column
 
     def place(self, index: int) -> str:
-        return f"{self.source}:{self.lines[index]}"
+        return f"{self.source}:{self.column('lines')[index]}"
 
-    def take(self, keep: np.ndarray) -> Survey:
-        """The survey of some of the rows."""
-        columns = (getattr(self, n)[keep] for n in ("lines", "ids", "texts", "groups", "labels", "explained"))
-        return Survey(self.source, *columns)
+    def take(self, numbers: np.ndarray) -> Survey:
+        """The survey of some rows of the source, given by their ascending numbers."""
+        return Survey(self.source, self.folder, numbers.astype(np.int32))
 
 
-def survey(source: str, rows: Iterable[tuple[str, Row]]) -> Survey:
-    """Looks at every row once. Raises what reading the rows raises."""
-    lines, labels, explained = array("q"), array("i"), array("b")
-    ids, texts, groups = array("Q"), array("Q"), array("Q")
-    for place, row in rows:
-        lines.append(int(place.rsplit(":", 1)[1]))
-        ids.append(_hash(row.id))
-        texts.append(text_hash(row.text))
-        groups.append(0 if row.group is None else _hash(row.group))
-        labels.append(UNLABELLED if row.label is None else row.label)
-        explained.append(row.explanation is not None)
-    hashes = [np.frombuffer(column, dtype=np.uint64) for column in (ids, texts, groups)]
-    return Survey(
-        source=source,
-        lines=np.frombuffer(lines, dtype=np.int64),
-        ids=hashes[0],
-        texts=hashes[1],
-        groups=hashes[2],
-        labels=np.frombuffer(labels, dtype=np.int32),
-        explained=np.frombuffer(explained, dtype=np.int8).astype(bool),
+def survey(source: str, rows: Iterable[tuple[str, Row]], folder: Path) -> Survey:
+    """Looks at every row once and fills a folder, which must stay as long as the survey is used.
+
+    Raises:
+        DataError: as reading the rows does.
+    """
+    folder.mkdir(parents=True)
+    seen, num_rows = (_seen(place, row) for place, row in rows), 0
+    with ExitStack() as stack:
+        files = {name: stack.enter_context((folder / name).open("wb")) for name in _COLUMNS}
+        while len(some := np.array(list(islice(seen, _ROWS_AT_ONCE)), dtype=list(_COLUMNS.items()))):
+            for name, file in files.items():
+                file.write(some[name].tobytes())
+            num_rows += len(some)
+    return Survey(source, folder, np.arange(num_rows, dtype=np.int32))
+
+
+def _seen(place: str, row: Row) -> tuple[int, int, int, int, int, bool]:
+    return (
+        int(place.rsplit(":", 1)[1]),
+        _hash(row.id),
+        text_hash(row.text),
+        0 if row.group is None else _hash(row.group),
+        UNLABELLED if row.label is None else row.label,
+        row.explanation is not None,
     )
 
 
@@ -104,10 +117,12 @@ def assign(rows: Survey, fractions: Mapping[str, float], *, seed: int) -> np.nda
     names = [name for name in SPLITS if name == "train" or name in fractions]
     shares = np.array([1.0 - sum(fractions.values()) if n == "train" else fractions[n] for n in names])
     by_unit, starts, sizes = _units(rows)
-    kinds, label_index = np.unique(rows.labels, return_inverse=True)
+    labels = rows.column("labels")
+    kinds = np.unique(labels)
+    label_index = np.searchsorted(kinds, labels).astype(np.int32)
     totals = np.bincount(label_index, minlength=len(kinds)).astype(float)
     lacking = shares[:, None] * totals[None, :]  # rows that each split still wants, by label
-    order = np.random.default_rng(seed).permutation(len(starts))
+    order = np.random.default_rng(seed).permutation(len(starts)).astype(np.int32)
     order = order[np.argsort(-sizes[order], kind="stable")]
     chosen = np.empty(len(rows), dtype=np.int8)
     for unit in order:
@@ -124,9 +139,17 @@ def _units(rows: Survey) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
     Returns:
         Indices of the N rows, those of one unit side by side; where each unit starts among them, and its size. Plain
-        arrays: an object for each of a million units would cost more than all else that is known of the rows.
+        arrays of int32: an object for each of a million units would cost more than all else that is known of the rows.
     """
-    parent = np.arange(len(rows))
+    roots = _roots(rows)
+    by_unit = np.argsort(roots, kind="stable").astype(np.int32)
+    starts = np.flatnonzero(np.diff(roots[by_unit], prepend=np.int32(-1))).astype(np.int32)
+    return by_unit, starts, np.diff(starts, append=np.int32(len(rows)))
+
+
+def _roots(rows: Survey) -> np.ndarray:
+    """One row of its unit for each of the N rows, the same for all rows of a unit."""
+    parent = np.arange(len(rows), dtype=np.int32)
 
     def root(index: int) -> int:
         while parent[index] != index:
@@ -134,15 +157,30 @@ def _units(rows: Survey) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             index = parent[index]
         return index
 
-    for keys in (rows.texts, rows.groups):
-        order = np.argsort(keys, kind="stable")
-        for first, second in pairwise(order):
-            if keys[first] == keys[second] and keys[first] != 0:
-                parent[root(int(second))] = root(int(first))
-    roots = np.fromiter((root(index) for index in range(len(rows))), dtype=np.int64, count=len(rows))
-    by_unit = np.argsort(roots, kind="stable")
-    starts = np.flatnonzero(np.diff(roots[by_unit], prepend=-1))
-    return by_unit, starts, np.diff(starts, append=len(rows))
+    for name in ("texts", "groups"):
+        for firsts, seconds in _pairs(rows.column(name)):
+            for first, second in zip(firsts.tolist(), seconds.tolist(), strict=True):
+                parent[root(second)] = root(first)
+    return np.fromiter((root(index) for index in range(len(rows))), dtype=np.int32, count=len(rows))
+
+
+def _pairs(keys: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of rows with the same key, 0 aside: of three rows the first and second, the second and third.
+
+    Ordered by key, then by row. Keys with the same first byte at a time: sorting them all would take three times their
+    memory.
+
+    Yields:
+        Indices of the first rows and of the second rows of some pairs.
+    """
+    first_bytes = (keys >> np.uint64(56)).astype(np.uint8)
+    for first_byte in range(256):
+        index = np.flatnonzero(first_bytes == first_byte)
+        own = keys[index]
+        order = np.argsort(own, kind="stable")
+        index, own = index[order], own[order]
+        same = (own[:-1] == own[1:]) & (own[1:] != 0)
+        yield index[:-1][same], index[1:][same]
 
 
 def check_splits(splits: Mapping[str, Survey], labels: Sequence[str], *, needs_explanations: bool) -> None:
@@ -156,7 +194,7 @@ def check_splits(splits: Mapping[str, Survey], labels: Sequence[str], *, needs_e
     _refuse_shared(splits, "texts", "the same text (case and spacing aside)", within=False)
     _refuse_shared(splits, "groups", "the same group", within=False)
     for name, rows in splits.items():
-        present = np.unique(rows.labels[rows.labels != UNLABELLED])
+        present = np.setdiff1d(rows.column("labels"), [UNLABELLED])
         if len(present) < 2:
             found = f"only {labels[present[0]]!r}" if len(present) else "no label at all"
             raise DataError(f"{rows.source} ({name}): found {found}, expected rows of at least two labels")
@@ -165,7 +203,7 @@ def check_splits(splits: Mapping[str, Survey], labels: Sequence[str], *, needs_e
             raise DataError(
                 f"{rows.source} (train): no row with label {absent[0]!r}; add rows, or take it from task.labels"
             )
-    if needs_explanations and not splits["train"].explained.any():
+    if needs_explanations and not splits["train"].column("explained").any():
         raise DataError(
             f"{splits['train'].source} (train): no row has an explanation while objective.w_gen > 0; "
             "name their column in data.explanation_column, or set objective.w_gen and kl_weight to 0"
@@ -173,16 +211,22 @@ def check_splits(splits: Mapping[str, Survey], labels: Sequence[str], *, needs_e
 
 
 def _refuse_shared(splits: Mapping[str, Survey], column: str, what: str, *, within: bool) -> None:
-    keys = np.concatenate([getattr(rows, column) for rows in splits.values()])
-    owner = np.concatenate([np.full(len(rows), index) for index, rows in enumerate(splits.values())])
-    position = np.concatenate([np.arange(len(rows)) for rows in splits.values()])
-    order = np.argsort(keys, kind="stable")
-    first, second = order[:-1], order[1:]
-    clash = (keys[first] == keys[second]) & (keys[first] != 0)
-    if not within:
-        clash &= owner[first] != owner[second]
-    if clash.any():
-        surveys, names = list(splits.values()), list(splits)
-        at = int(np.flatnonzero(clash)[0])
-        one, other = (f"{surveys[owner[i]].place(position[i])} ({names[owner[i]]})" for i in (first[at], second[at]))
-        raise DataError(f"{one} and {other} have {what}; {int(clash.sum())} such pair(s)")
+    owner = np.repeat(np.arange(len(splits), dtype=np.int8), [len(rows) for rows in splits.values()])
+    example, num_pairs = None, 0
+    for first, second in _pairs(np.concatenate([rows.column(column) for rows in splits.values()])):
+        clash = np.flatnonzero(within | (owner[first] != owner[second]))
+        if example is None and len(clash):
+            example = first[clash[0]], second[clash[0]]
+        num_pairs += len(clash)
+    if example is not None:
+        one, other = (_place(splits, index) for index in example)
+        raise DataError(f"{one} and {other} have {what}; {num_pairs} such pair(s)")
+
+
+def _place(splits: Mapping[str, Survey], index: int) -> str:
+    """Where the row of an index into all splits stands."""
+    for name, rows in splits.items():
+        if index < len(rows):
+            return f"{rows.place(index)} ({name})"
+        index -= len(rows)
+    raise IndexError(index)

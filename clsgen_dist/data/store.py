@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,27 +25,34 @@ SCHEMA = pa.schema(
     ]
 )
 
-_ROWS_A_GROUP = 4096
+#: Both keep memory flat: Parquet holds a group of rows at a time, and rows are many times larger as Python objects.
+_ROWS_A_GROUP = 1024
+_ROWS_AT_ONCE = 256
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> int:
     """Writes rows; returns how many."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    num_rows, waiting = 0, []
+    source, num_rows = iter(rows), 0
     with pq.ParquetWriter(path, SCHEMA) as writer:
-        for row in rows:
-            waiting.append(_record(row))
-            num_rows += 1
-            if len(waiting) == _ROWS_A_GROUP:
-                writer.write_table(pa.Table.from_pylist(waiting, schema=SCHEMA))
-                waiting = []
-        writer.write_table(pa.Table.from_pylist(waiting, schema=SCHEMA))
+        while len(group := _table(islice(source, _ROWS_A_GROUP))):
+            writer.write_table(group)
+            num_rows += len(group)
     return num_rows
+
+
+def _table(rows: Iterator[Row]) -> pa.Table:
+    parts = [SCHEMA.empty_table()]
+    while some := list(islice(rows, _ROWS_AT_ONCE)):
+        parts.append(pa.Table.from_pylist([_record(row) for row in some], schema=SCHEMA))
+    return pa.concat_tables(parts)
 
 
 def stored_rows(path: Path) -> Iterator[Row]:
     """Reads the rows that `write_rows` wrote, in their order."""
-    for batch in pq.ParquetFile(path).iter_batches(batch_size=_ROWS_A_GROUP):
+    # pre_buffer would keep the bytes of the whole file; threads would each keep memory of their own.
+    file = pq.ParquetFile(path, pre_buffer=False)
+    for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, use_threads=False):
         for record in batch.to_pylist():
             # A file of an earlier version has no such column.
             subgroups = record.pop("subgroups", None)

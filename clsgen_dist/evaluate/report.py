@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from clsgen_dist.evaluate.parts import TRAITS
-from clsgen_dist.evaluate.wording import say_calibrator, say_prior, say_rule, say_verdict
+from clsgen_dist.evaluate.wording import say_calibrator, say_prior, say_rule, say_verdict, shares_differ
 from clsgen_dist.page import write_page
 from clsgen_dist.records import Prediction, Row
 
@@ -89,8 +89,9 @@ def write_report(
     num_labelled = Counter(prediction.label for prediction in predictions)
     shares = [num_labelled[name] / metrics["num_labelled_rows"] for name in metrics["labels"]]
     prior = decision.get("prior")
+    moved = prior is not None and shares_differ(prior, metrics["labels"], shares, metrics["num_labelled_rows"])
     notes = [SIMULATED] if "bayes" in metrics else []
-    notes += [say_prior(prior, metrics["labels"], shares)] if prior else []
+    notes += [say_prior(prior, metrics["labels"], shares)] if moved else []
     notes += [f"Calibration: {warning}." for warning in decision.get("warnings", ())]
     write_page(
         path,
@@ -99,7 +100,7 @@ def write_report(
         m=metrics,
         notes=notes,
         # Rows with other shares of labels cannot say whether probabilities are right where they will be used.
-        verdict=None if prior else say_verdict(metrics),
+        verdict=None if moved else say_verdict(metrics),
         calibrator=say_calibrator(decision["calibrator"]),
         rule=say_rule(decision) if "threshold_rule" in decision else None,
         d={"prior": None, "candidates": (), "threshold_ci": None} | dict(decision),

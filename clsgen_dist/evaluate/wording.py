@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,9 @@ RULES = {
 
 #: Numbers of a calibrator that are listed; isotonic steps are many.
 MAX_NUMBERS = 12
+
+#: Standard errors beyond which the shares of labels are not those of the prior.
+NUM_STANDARD_ERRORS = 3
 
 
 def say_verdict(metrics: Mapping[str, Any]) -> str:
@@ -60,6 +64,21 @@ def say_rule(decision: Mapping[str, Any]) -> str:
     return RULES[decision["threshold_rule"]].format(value=decision["threshold_value"])
 
 
+def shares_differ(prior: Mapping[str, float], labels: Sequence[str], shares: Sequence[float], num_rows: int) -> bool:
+    """Whether rows have other shares of labels than a prior says, beyond what drawing so many rows explains.
+
+    Args:
+        prior: share of each label where the model will be used.
+        labels: names of the labels in the order of their numbers.
+        shares: share of each label among the rows.
+        num_rows: how many rows.
+    """
+    return any(
+        abs(prior[name] - share) > NUM_STANDARD_ERRORS * math.sqrt(prior[name] * (1 - prior[name]) / num_rows)
+        for name, share in zip(labels, shares, strict=True)
+    )
+
+
 def say_prior(prior: Mapping[str, float], labels: Sequence[str], shares: Sequence[float]) -> str:
     """Why rows with other shares of labels cannot judge calibration.
 
@@ -75,5 +94,6 @@ def say_prior(prior: Mapping[str, float], labels: Sequence[str], shares: Sequenc
     return (
         f"The probabilities are made for a population with other shares of labels ({asked}) than these rows have "
         f"({found}). Against these rows they are expected to be off: read ECE, slope, intercept, NLL, Brier score, "
-        "precision and costs here as those of this split, not of that population. Ranking (AUROC) and recall stay."
+        "accuracy, F1, precision, net benefit and costs here as those of this split, not of that population. Ranking "
+        "(AUROC) and recall stay."
     )

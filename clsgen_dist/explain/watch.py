@@ -24,39 +24,53 @@ class Watch:
         self._memory = memory
         self._listener = listener
         self._num_rows = num_rows
+        self._num_rescue_done = 0
+        self._num_rescue_jobs: int | None = None
+        self._last: Event | None = None
+        self.in_flight: Callable[[], int] | None = None
+        self._count()
+
+    def heard(self, split: str, outcome: Outcome) -> None:
+        """Hears of a row of a split that is done."""
+        kept = outcome.status == KEPT
+        if outcome.rescue:
+            if self._num_rescue_jobs is None:  # duplicates were refused meanwhile; the outcome heard counts already
+                self._count()
+                self._num_rescue_jobs = self._count_rescue_jobs()
+            else:
+                self._num_kept += kept
+                self._num_rescued += kept
+                self._num_given_up -= kept
+            self._num_rescue_done += 1
+            self._tell(Event("rescue", self._num_rescue_done, self._num_rescue_jobs, self._note()))
+        else:
+            self._num_kept += kept
+            self._num_given_up += outcome.status == FAILED
+            self._num_done += 1
+            self._tell(Event("explain", self._num_done, self._num_rows, self._note()))
+
+    def done(self) -> None:
+        """Hears that every row has its outcome, perhaps from an earlier run, and that duplicates were refused."""
+        self._count()
+        stage, num_jobs = (
+            ("explain", self._num_rows) if self._num_rescue_jobs is None else ("rescue", self._num_rescue_jobs)
+        )
+        self._tell(Event(stage, num_jobs, num_jobs, self._note()))
+
+    def _tell(self, event: Event) -> None:
+        if event != self._last:
+            self._last = event
+            self._listener(event)
+
+    def _count(self) -> None:
+        """Takes the counts from the memory."""
         self._num_done = self._num_kept = self._num_given_up = self._num_rescued = 0
         for split in EXPLAINED_SPLITS:
-            for count in memory.class_counts(split).values():
+            for count in self._memory.class_counts(split).values():
                 self._num_done += count.num_rows
                 self._num_kept += count.num_kept
                 self._num_given_up += count.num_failed
                 self._num_rescued += count.num_rescued
-        self._has_heard = False
-        self._num_rescue_done = 0
-        self._num_rescue_jobs: int | None = None
-        self.in_flight: Callable[[], int] | None = None
-
-    def heard(self, split: str, outcome: Outcome) -> None:
-        """Hears of a row of a split that is done."""
-        self._has_heard = True
-        kept = outcome.status == KEPT
-        self._num_kept += kept
-        if outcome.rescue:
-            self._num_rescued += kept
-            self._num_given_up -= kept
-            if self._num_rescue_jobs is None:
-                self._num_rescue_jobs = self._count_rescue_jobs()
-            self._num_rescue_done += 1
-            self._listener(Event("rescue", self._num_rescue_done, self._num_rescue_jobs, self._note()))
-        else:
-            self._num_given_up += outcome.status == FAILED
-            self._num_done += 1
-            self._listener(Event("explain", self._num_done, self._num_rows, self._note()))
-
-    def done(self) -> None:
-        """Hears that every row has its outcome, perhaps from an earlier run."""
-        if not self._has_heard:
-            self._listener(Event("explain", self._num_rows, self._num_rows, self._note()))
 
     def _count_rescue_jobs(self) -> int:
         """Rows that this rescue works on, the one just heard of included."""

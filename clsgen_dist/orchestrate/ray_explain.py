@@ -15,6 +15,7 @@ import ray
 import ray.data
 from ray.exceptions import RayError
 
+from clsgen_dist import errors
 from clsgen_dist.chat.interface import Completion
 from clsgen_dist.config.folder import RunFolder
 from clsgen_dist.config.run import RunConfig
@@ -28,6 +29,8 @@ from clsgen_dist.records import Row
 
 #: Rows that are sent out together; the models are loaded once for each such part.
 _JOBS_A_PART = 50_000
+#: What comes home: an outcome with its split, answers, or an error.
+_TOLD = ("split", "outcome", "answers", "error")
 _JOB_SCHEMA = pa.schema([("split", pa.string()), ("number", pa.int64()), ("rescue", pa.bool_()), ("row", pa.string())])
 
 
@@ -75,12 +78,18 @@ class RayCrew:
                 num_gpus=1 if use_gpu else 0,
             )
             for record in told.iter_rows():
+                if record["error"]:
+                    raise _sent_home(record["error"])
                 for key, answer in json.loads(record["answers"]).items():
                     self._memory.remember(key, Completion(**answer))
+                if not record["outcome"]:
+                    continue
                 outcome = json.loads(record["outcome"])
                 done(record["split"], Outcome(**outcome | {"refused": tuple(outcome["refused"])}))
         except RayError as error:
-            raise _own(error) from None
+            raise TeacherError(
+                f"the Ray workers stopped ({type(error).__name__}); nothing is lost, and the same command goes on"
+            ) from None
 
 
 class _Worker:
@@ -91,7 +100,11 @@ class _Worker:
 
         config = RunConfig.model_validate(values)
         self._answers = _Collected()
-        self._crew = LocalCrew(make_chat_explainer(config, LocalChat(config.explain), self._answers))
+        self._error: ClsGenError | None = None
+        try:
+            self._crew = LocalCrew(make_chat_explainer(config, LocalChat(config.explain), self._answers))
+        except ClsGenError as error:
+            self._error = error
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
         jobs = [
@@ -99,13 +112,18 @@ class _Worker:
             for split, number, rescue, row in zip(*(batch[name] for name in _JOB_SCHEMA.names), strict=True)
         ]
         told: list[tuple[str, Outcome]] = []
-        self._crew.work(iter(jobs), lambda split, outcome: told.append((split, outcome)))
-        answers = [json.dumps(self._answers.take())] + ["{}"] * (len(told) - 1)
-        return {
-            "split": [split for split, _ in told],
-            "outcome": [json.dumps(asdict(outcome)) for _, outcome in told],
-            "answers": answers,
-        }
+        if self._error is None:
+            try:
+                self._crew.work(iter(jobs), lambda split, outcome: told.append((split, outcome)))
+            except ClsGenError as error:
+                self._error = error
+        answers = self._answers.take()
+        records = [(split, json.dumps(asdict(outcome)), "{}", "") for split, outcome in told]
+        if answers:
+            records.insert(0, ("", "", json.dumps(answers), ""))
+        if self._error is not None:  # Ray would wrap it in errors of its own and lose it on the way
+            records.append(("", "", "{}", json.dumps([type(self._error).__name__, str(self._error)])))
+        return {name: [record[place] for record in records] for place, name in enumerate(_TOLD)}
 
 
 class _Collected:
@@ -138,13 +156,10 @@ def _table_of(jobs: list[Job]) -> pa.Table:
     return pa.Table.from_pylist(records, schema=_JOB_SCHEMA)
 
 
-def _own(error: BaseException) -> ClsGenError:
-    """The error of ours that an actor met, or what Ray says of its end."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ClsGenError):
-            return cause
-        cause = getattr(cause, "cause", None) or cause.__cause__
-    return TeacherError(
-        f"the Ray workers stopped ({type(error).__name__}); nothing is lost, and the same command goes on"
-    )
+def _sent_home(words: str) -> ClsGenError:
+    """The error that a worker met."""
+    name, message = json.loads(words)
+    kind = getattr(errors, name)
+    assert issubclass(kind, ClsGenError)
+    error: ClsGenError = kind(message)
+    return error

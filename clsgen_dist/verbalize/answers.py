@@ -17,13 +17,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from clsgen_dist.calibrate.simplex import average_prompts, default_floor
 from clsgen_dist.config.run import label_text
 from clsgen_dist.data.rows import read_jsonl
-from clsgen_dist.data.splits import Survey, assign, normalised
+from clsgen_dist.data.splits import normalised
 from clsgen_dist.errors import DataError
-from clsgen_dist.records import SPLITS, UNLABELLED
+from clsgen_dist.records import UNLABELLED
+from clsgen_dist.verbalize.folds import deal_folds
 from clsgen_dist.verbalize.parsing import Said, parse_distribution
 
 FloatArray = npt.NDArray[np.float64]
@@ -175,18 +178,9 @@ def split_answers(answers: Answers, *, seed: int) -> tuple[Answers, Answers]:
     Raises:
         DataError: all rows belong together, so that a half would be empty.
     """
-    texts = None if answers.texts is None else [normalised(text) for text in answers.texts]
-    survey = Survey(
-        source=answers.source,
-        lines=np.arange(1, len(answers) + 1),
-        ids=np.arange(1, len(answers) + 1, dtype=np.uint64),
-        texts=np.zeros(len(answers), dtype=np.uint64) if texts is None else _numbers(np.array(texts)),
-        groups=_numbers(answers.groups_N),
-        labels=(2 * answers.labels_N + answers.parsed_N).astype(np.int32),
-        explained=np.zeros(len(answers), dtype=bool),
-    )
-    split_N = assign(survey, {"test": 0.5}, seed=seed)
-    fit_N = split_N == SPLITS.index("train")
+    kinds_N = 2 * answers.labels_N + answers.parsed_N
+    units_N = _units(answers)
+    fit_N = deal_folds(units_N, kinds_N, num_folds=2, seed=seed) == 0
     if fit_N.all() or not fit_N.any():
         raise DataError(
             f"{answers.source}: all {len(answers)} answers are of one group or text, so they cannot be dealt to two "
@@ -287,6 +281,12 @@ def _kind(record: Mapping[str, Any], key: str) -> str:
     return "missing" if key not in record else "empty" if value in (None, "") else type(value).__name__
 
 
-def _numbers(names: npt.NDArray[np.str_]) -> npt.NDArray[np.uint64]:
-    """1, 2, ... for the distinct names."""
-    return (np.unique(names, return_inverse=True)[1] + 1).astype(np.uint64)
+def _units(answers: Answers) -> IntArray:
+    """Number of the unit of each row: rows of one group, or of the same text, and whatever hangs together by both."""
+    group_N = np.unique(answers.groups_N, return_inverse=True)[1]
+    if answers.texts is None:
+        return group_N.astype(np.int64)
+    text_N = np.unique([normalised(text) for text in answers.texts], return_inverse=True)[1] + group_N.max() + 1
+    size = int(text_N.max()) + 1
+    links = coo_array((np.ones(len(answers)), (group_N, text_N)), shape=(size, size))
+    return np.asarray(connected_components(links, directed=False)[1][group_N], dtype=np.int64)

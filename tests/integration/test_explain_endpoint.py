@@ -8,7 +8,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -17,21 +16,20 @@ from typing import Any
 import pytest
 
 from clsgen_dist.config.folder import RunFolder
-from clsgen_dist.config.run import RunConfig, dump_config
+from clsgen_dist.config.run import RunConfig
 from clsgen_dist.data.store import stored_rows
 from clsgen_dist.records import EXPLAINED_SPLITS
 from tests.support import teacher_brain
-from tests.support.endpoint import serving, stats
-from tests.support.tiny import ROOT, tiny_config, tiny_rows, write_jsonl
+from tests.support.endpoint import prompts, serving, stats
+from tests.support.explaining import ENVIRONMENT, KEY, check_nothing_lost, command, explain, written_config
+from tests.support.tiny import tiny_rows, write_jsonl
 
 BRAIN = f"{teacher_brain.__name__}:answer"
-KEY = "sk-very-secret-0123456789"
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TEACHER_KEY": KEY, "HF_HUB_OFFLINE": "1"}
 
 
 def endpoint_config(folder: Path, base_url: str, num_rows: int = 80, **settings: Any) -> RunConfig:
     write_jsonl(folder / "rows.jsonl", tiny_rows(num_rows))
-    config = tiny_config(
+    return written_config(
         folder,
         **{
             "explain.teacher": "endpoint",
@@ -42,30 +40,12 @@ def endpoint_config(folder: Path, base_url: str, num_rows: int = 80, **settings:
             **settings,
         },
     )
-    (folder / "run.yaml").write_text(dump_config(config), encoding="utf-8")
-    return config
-
-
-def command(folder: Path, *words: str) -> list[str]:
-    return [sys.executable, str(ROOT / "launchers" / "explain.py"), "--config", str(folder / "run.yaml"), *words]
-
-
-def explain(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(folder, *words), env=ENVIRONMENT | environment, capture_output=True, text=True, timeout=300, check=False
-    )
 
 
 def hashes(folder: RunFolder) -> dict[str, str]:
     """Of the explained set; its report says the run's name, and so differs."""
     files = [folder.manifest, *(folder.rows(split) for split in EXPLAINED_SPLITS)]
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-def check_nothing_lost(folder: RunFolder) -> None:
-    for split in EXPLAINED_SPLITS:
-        rows_in, rows_out = list(stored_rows(folder.labelled(split))), list(stored_rows(folder.rows(split)))
-        assert [(r.id, r.text, r.label) for r in rows_out] == [(r.id, r.text, r.label) for r in rows_in]
 
 
 def test_two_thousand_rows_through_faults(tmp_path: Path) -> None:
@@ -194,3 +174,43 @@ def test_a_spent_budget_stops_and_a_larger_one_goes_on(tmp_path: Path) -> None:
     assert 0 < asked < told["requests"]
     assert told["answered_twice"] == 0
     check_nothing_lost(RunFolder(config.folder))
+
+
+def test_other_fields_of_a_request_ask_anew_and_the_same_ask_nothing(tmp_path: Path) -> None:
+    with serving(BRAIN, key=KEY) as base_url:
+        config = endpoint_config(tmp_path, base_url, **{"explain.extra_body": {"top_p": 0.9}})
+        folder = RunFolder(config.folder)
+        assert explain(tmp_path).returncode == 0
+        first, asked = hashes(folder), stats(base_url)["requests"]
+        # A set of other settings, from the same answers.
+        assert explain(tmp_path, "--explain.checks.max_tokens", "199").returncode == 0
+        assert hashes(folder)["manifest.json"] != first["manifest.json"]
+        assert stats(base_url)["requests"] == asked > 0
+        assert explain(tmp_path, "--explain.extra_body", "{top_p: 0.8}").returncode == 0
+        assert stats(base_url)["last_fields"]["top_p"] == 0.8
+        assert stats(base_url)["requests"] == 2 * asked
+        assert explain(tmp_path).returncode == 0
+        assert stats(base_url)["requests"] == 2 * asked, "the first answers were forgotten"
+    assert hashes(folder)["train.parquet"] == first["train.parquet"]
+    check_nothing_lost(folder)
+    assert folder.teacher_memory.is_file(), "answers that were paid for are kept"
+
+
+def test_the_manifest_shows_the_prompts_as_they_were_sent(tmp_path: Path) -> None:
+    wishes = {"explain.guidance": "Name one sign only.", "explain.checks.language": "en"}
+    with serving(BRAIN, key=KEY) as base_url:
+        config = endpoint_config(tmp_path, base_url, **wishes)
+        ended = explain(tmp_path)
+        sent = prompts(base_url)
+    assert ended.returncode == 0, ended.stderr
+    folder = RunFolder(config.folder)
+    shown = json.loads(folder.manifest.read_text(encoding="utf-8"))["prompts"]
+    assert list(shown) == ["blind", "reason, of the label yes", "reading"]
+    rows = [row for row in stored_rows(folder.labelled("train")) if row.label == 1]
+    assert {shown["blind"].replace("[TEXT]", row.text) for row in rows} <= sent
+    reasons = {shown["reason, of the label yes"].replace("[TEXT]", row.text) for row in rows}
+    assert len(reasons & sent) > len(rows) / 2, "where the blind answer is another label, a hint follows"
+    before, after = shown["reading"].split("[REASON]")
+    assert any(prompt.startswith(before) and prompt.endswith(after) for prompt in sent)
+    for wish in ("Name one sign only.", "Write in the language whose ISO 639-1 code is en."):
+        assert [name for name, prompt in shown.items() if wish in prompt] == ["reason, of the label yes"]

@@ -6,7 +6,6 @@ The models are tiny and their weights random, so they write noise; the checks mu
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -20,22 +19,19 @@ from typing import Any
 import pytest
 
 from clsgen_dist.config.folder import RunFolder
-from clsgen_dist.config.run import RunConfig, dump_config
+from clsgen_dist.config.run import RunConfig
+from clsgen_dist.errors import ConfigError
 from clsgen_dist.explain.memory import TeacherMemory
 from clsgen_dist.explain.stage import explain_run
+from clsgen_dist.planning import make_plan
+from clsgen_dist.prepare import prepare
 from clsgen_dist.progress import silent
-from tests.integration.test_explain_endpoint import check_nothing_lost
+from clsgen_dist.records import EXPLAINED_SPLITS
+from tests.support.explaining import ENVIRONMENT, check_nothing_lost, explain, written_config
 from tests.support.ranks import free_port
-from tests.support.tiny import ROOT, tiny_backbone, tiny_config, tiny_tokenizer
+from tests.support.tiny import tiny_backbone, tiny_tokenizer
 
 BIN = Path(sys.executable).parent
-ENVIRONMENT = {
-    **os.environ,
-    "OMP_NUM_THREADS": "1",
-    "HF_HUB_OFFLINE": "1",
-    "RAY_AUTH_MODE": "disabled",
-    "DS_ACCELERATOR": "cpu",
-}
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +42,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def taught(folder: Path, **settings: Any) -> RunConfig:
-    return tiny_config(
+    return written_config(
         folder,
         **{
             "data.max_train_rows": 10,
@@ -98,15 +94,7 @@ def test_behind_transformers_serve(tmp_path: Path, teacher: str) -> None:
     with transformers_serve(teacher) as base_url:
         settings = {"explain.teacher": "endpoint", "explain.base_url": base_url, "explain.api_key_env": None}
         config = taught(tmp_path, **settings, **{"explain.model": teacher, "explain.requests_in_flight": 4})
-        (tmp_path / "run.yaml").write_text(dump_config(config), encoding="utf-8")
-        ended = subprocess.run(
-            [sys.executable, str(ROOT / "launchers" / "explain.py"), "--config", str(tmp_path / "run.yaml")],
-            env=ENVIRONMENT,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+        ended = explain(tmp_path)
     assert ended.returncode == 0, ended.stderr
     check(RunFolder(config.folder))
 
@@ -121,42 +109,52 @@ def test_in_this_process(tmp_path: Path, teacher: str) -> None:
     again = explain_run(
         taught(tmp_path, **{"run.name": "again", "explain.teacher": "local", "explain.model": teacher}), silent
     )
-    for split in ("train", "validation"):
+    for split in EXPLAINED_SPLITS:
         assert again.rows(split).read_bytes() == folder.rows(split).read_bytes(), "the size of a batch changed words"
+
+
+def test_training_takes_what_the_model_wrote(tmp_path: Path, teacher: str) -> None:
+    """Planning and preparing want the explained set, and then no model any more."""
+    model = tmp_path / "teacher"
+    model.symlink_to(teacher, target_is_directory=True)
+    config = taught(tmp_path, **{"explain.teacher": "local", "explain.model": str(model)})
+    for early in (make_plan, prepare):
+        with pytest.raises(ConfigError, match=r"has no explained set .*: python launchers/explain\.py --config"):
+            early(config)
+    assert not config.folder.exists()
+    explained = explain_run(config, silent).explained
+    before = {path.name: path.read_bytes() for path in explained.iterdir()}
+    model.unlink()
+    assert make_plan(config).splits["train"].num_rows == 10
+    folder = prepare(config, silent)
+    assert folder.config.is_file()
+    assert folder.explained == explained
+    assert {path.name: path.read_bytes() for path in explained.iterdir()} == before
 
 
 @pytest.mark.slow
 @pytest.mark.ray
 def test_as_actors_on_a_ray_cluster(tmp_path: Path, teacher: str) -> None:
-    """Two actors write what one process writes."""
-    settings = {"explain.teacher": "local", "explain.model": teacher, "explain.batch_size": 2}
+    """Two actors write what one process writes; what stops them is told, and the same command goes on."""
+    model = shutil.copytree(teacher, tmp_path / "teacher")
+    settings = {"explain.teacher": "local", "explain.model": str(model), "explain.batch_size": 2}
     alone = explain_run(taught(tmp_path, **settings, **{"run.name": "alone"}), silent)
-    config = taught(tmp_path, **settings, **{"explain.num_workers": 2})
-    (tmp_path / "run.yaml").write_text(dump_config(config), encoding="utf-8")
-    ended = subprocess.run(
-        [sys.executable, str(ROOT / "launchers" / "explain.py"), "--config", str(tmp_path / "run.yaml")],
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
+    folder = RunFolder(taught(tmp_path, **settings, **{"explain.num_workers": 2}).folder)
+    template = (model / "chat_template.jinja").read_text(encoding="utf-8")
+    (model / "chat_template.jinja").write_text("{{ raise_exception('never') }}", encoding="utf-8")
+    ended = explain(tmp_path)
+    assert ended.returncode == 1, ended.stderr
+    last = ended.stderr.splitlines()[-1]
+    assert last.startswith(f"error: {model}: the chat template takes no conversation of the roles user, expected")
+    assert "Traceback" not in ended.stderr
+    assert not folder.manifest.exists()
+    (model / "chat_template.jinja").write_text(template, encoding="utf-8")
+    ended = explain(tmp_path)
     assert ended.returncode == 0, ended.stderr
-    folder = RunFolder(config.folder)
     check(folder)
-    for split in ("train", "validation"):
+    for split in EXPLAINED_SPLITS:
         assert folder.rows(split).read_bytes() == alone.rows(split).read_bytes()
     shutil.rmtree(folder.path)
-    ended = subprocess.run(
-        [
-            *(sys.executable, str(ROOT / "launchers" / "explain.py"), "--config", str(tmp_path / "run.yaml")),
-            *("--explain.num_workers", "64"),
-        ],
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
+    ended = explain(tmp_path, "--explain.num_workers", "64")
     assert ended.returncode == 2, ended.stderr
     assert "explain.num_workers is 64, the Ray cluster has" in ended.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -140,7 +141,11 @@ def test_mlflow_has_one_run_with_all_of_it(finished: Finished) -> None:
     assert run.info.run_id == json.loads(finished.folder.tracking.read_text())["run_id"]
     assert run.data.params["train.learning_rate"] == str(config.train.learning_rate)
     assert run.data.params["model.from_scratch.hidden_size"] == "32"
-    assert run.data.tags["git_commit"]
+    tags = run.data.tags
+    assert tags["run_folder"] == str(finished.folder.path)
+    assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?|unknown", tags["git_commit"])
+    assert tags["mlflow.source.name"] == "clsgen_dist"
+    assert tags["mlflow.source.git.commit"] == tags["git_commit"]
     for name in ("loss", "loss_cls", "loss_gen", "learning_rate", "grad_norm", "tokens_per_second", "tokens_seen"):
         history = client.get_metric_history(run.info.run_id, f"train/{name}")
         assert {point.step for point in history} == set(range(1, NUM_STEPS + 1)), name
@@ -153,6 +158,9 @@ def test_mlflow_has_one_run_with_all_of_it(finished: Finished) -> None:
     assert json.loads(given["train"].profile)["num_rows"] == 300
     top = {file.path for file in client.list_artifacts(run.info.run_id)}
     assert {"config.yaml", "bundle", "evaluation"} <= top
+    assert {file.path for file in client.list_artifacts(run.info.run_id, "explained")} == {
+        *("explained/manifest.json", "explained/explain_report.html"),
+    }
     assert {"bundle/manifest.json", "bundle/head.safetensors"} <= {
         file.path for file in client.list_artifacts(run.info.run_id, "bundle")
     }

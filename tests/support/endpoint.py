@@ -4,7 +4,7 @@ Standard library only, one process, one thread, well over 400 requests a second:
 
     python tests/support/endpoint.py --port 0 --latency 0.2 --faults 429,500,reset --fault-share 0.1
 
-It prints its port and serves POST /v1/chat/completions, GET /v1/models and GET /stats.
+It prints its port and serves POST /v1/chat/completions, GET /v1/models, GET /stats and GET /prompts.
 """
 
 from __future__ import annotations
@@ -90,6 +90,7 @@ class Server:
     too_early: int = 0
     headers: dict[str, str] = field(default_factory=dict)
     fields: dict[str, Any] = field(default_factory=dict)
+    prompts: set[str] = field(default_factory=set)
 
     def stats(self) -> dict[str, Any]:
         return {
@@ -131,6 +132,8 @@ class Server:
         given = headers.get("authorization", "").removeprefix("Bearer ")
         if path == "/stats":
             send(writer, 200, self.stats())
+        elif path == "/prompts":
+            send(writer, 200, {"prompts": sorted(self.prompts)})
         elif self.options.key is not None and given != self.options.key:
             send(writer, 401, error(f"Incorrect API key provided: {given}", "invalid_api_key"))
         elif path == "/v1/models" and self.options.models_status != 200:
@@ -157,6 +160,7 @@ class Server:
         fault = self.fault_of(digest)
         self.seen[digest] += 1
         self.fields = asked = json.loads(body)
+        self.prompts.add(asked["messages"][-1]["content"])
         if asked["model"] not in (*self.options.models, *self.options.unlisted):
             send(writer, 404, error(f"The model {asked['model']!r} does not exist", "model_not_found"))
             return True
@@ -284,7 +288,16 @@ def serving(brain: str | Brain = "", **options: Any) -> Iterator[str]:
 
 def stats(base_url: str) -> dict[str, Any]:
     """What a running server has counted."""
-    with urllib.request.urlopen(base_url.removesuffix("/v1") + "/stats", timeout=10) as response:
+    return _told(base_url, "/stats")
+
+
+def prompts(base_url: str) -> set[str]:
+    """The last message of each conversation that a running server was asked to go on with."""
+    return set(_told(base_url, "/prompts")["prompts"])
+
+
+def _told(base_url: str, path: str) -> dict[str, Any]:
+    with urllib.request.urlopen(base_url.removesuffix("/v1") + path, timeout=10) as response:
         found: dict[str, Any] = json.load(response)
     return found
 

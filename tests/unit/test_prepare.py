@@ -128,8 +128,8 @@ def test_rows_of_a_limit_are_drawn_by_the_seed(tmp_path: Path) -> None:
     for seed in (1, 1, 2):
         config = tiny_config(tmp_path, **{"run.seed": seed, "data.max_train_rows": 10, "data.max_eval_rows": 6})
         splits = survey_splits(config)
-        assert [len(rows) for rows, _ in splits.values()] == [10, 6, 6, 6]
-        numbers = splits["train"][1].tolist()
+        assert [len(kept) for kept in splits.values()] == [10, 6, 6, 6]
+        numbers = splits["train"].numbers.tolist()
         assert numbers == sorted(set(numbers))
         assert kept.setdefault(seed, numbers) == numbers
     assert kept[1] != kept[2]
@@ -141,7 +141,7 @@ def test_rows_of_a_limit_are_drawn_by_the_seed(tmp_path: Path) -> None:
 def test_limits_of_given_files_are_drawn_too(tmp_path: Path) -> None:
     files = four_files(tmp_path, test=tiny_rows(60, prefix="test"))
     splits = survey_splits(tiny_config(tmp_path, **files, **{"data.max_eval_rows": 20}))
-    numbers = splits["test"][1]
+    numbers = splits["test"].numbers
     assert len(numbers) == 20
     assert numbers.tolist() != np.arange(20).tolist(), "the first rows of a sorted file would be of one kind"
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +20,16 @@ LABELS = ["no", "yes"]
 FRACTIONS = {"validation": 0.1, "calibration": 0.15, "test": 0.2}
 
 
+@pytest.fixture(autouse=True, scope="module")
+def surveys_go_away(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    before, tempfile.tempdir = tempfile.tempdir, str(tmp_path_factory.mktemp("surveys"))
+    yield
+    tempfile.tempdir = before
+
+
 def look(rows: Sequence[Row], source: str = "rows.jsonl") -> Survey:
-    return survey(source, ((f"{source}:{number}", row) for number, row in enumerate(rows, 1)))
+    places = ((f"{source}:{number}", row) for number, row in enumerate(rows, 1))
+    return survey(source, places, Path(tempfile.mkdtemp()) / "survey")
 
 
 def some(name: str, **changes: Any) -> list[Row]:
@@ -78,9 +88,9 @@ def test_shares_of_labels_hold_as_far_as_groups_allow(sizes: list[int], seed: in
     looked = look(rows)
     chosen = assign(looked, FRACTIONS, seed=seed)
     for label in (0, 1):
-        total = int((looked.labels == label).sum())
+        total = int((looked.column("labels") == label).sum())
         for split, share in (FRACTIONS | {"train": 0.55}).items():
-            found = int(((looked.labels == label) & (chosen == SPLITS.index(split))).sum())
+            found = int(((looked.column("labels") == label) & (chosen == SPLITS.index(split))).sum())
             assert share * total - 3 * max(sizes) <= found <= share * total + max(sizes)
 
 
@@ -117,13 +127,19 @@ def test_rows_are_linked_through_texts_and_groups_in_chains() -> None:
 def test_a_survey_holds_a_few_numbers_a_row_and_no_text() -> None:
     row = Row(id="a", text="Ms Quill", label=None, explanation="so", group=None)
     looked = look([row, Row(id="b", text="x", label=1, group="g")])
-    assert looked.labels.tolist() == [UNLABELLED, 1]
-    assert looked.explained.tolist() == [True, False]
-    assert (looked.groups == 0).tolist() == [True, False]
+    assert looked.column("labels").tolist() == [UNLABELLED, 1]
+    assert looked.column("explained").tolist() == [True, False]
+    assert (looked.column("groups") == 0).tolist() == [True, False]
     assert looked.place(1) == "rows.jsonl:2"
     kept = looked.take(np.array([1]))
-    assert (len(kept), kept.place(0), kept.labels.tolist()) == (1, "rows.jsonl:2", [1])
-    assert "Quill" not in repr(looked)
+    assert (len(kept), kept.place(0), kept.column("labels").tolist()) == (1, "rows.jsonl:2", [1])
+    assert all(b"Quill" not in file.read_bytes() for file in looked.folder.iterdir())
+
+
+def test_rows_beyond_one_block_are_surveyed_in_their_order() -> None:
+    looked = look([Row(id=str(n), text=str(n), label=n % 3) for n in range(9000)])
+    assert looked.column("lines").tolist() == list(range(1, 9001))
+    assert looked.column("labels").tolist() == [n % 3 for n in range(9000)]
 
 
 @pytest.mark.parametrize(("one", "other"), [("A  b\n", "a B"), ("Straße", "STRASSE"), (" x", "x ")])
@@ -156,6 +172,12 @@ def test_duplicate_ids(split: str) -> None:
 def test_a_group_in_two_splits() -> None:
     splits = {"train": some("a", group="p"), "validation": some("b"), "test": some("c", group="p")}
     assert refused(splits) == "train.jsonl:2 (train) and test.jsonl:2 (test) have the same group; 1 such pair(s)"
+
+
+def test_every_pair_that_clashes_is_counted() -> None:
+    train = [Row(id=f"a{n}", text=f"a {n}", label=n % 2, group=f"g{n}") for n in range(300)]
+    test = [Row(id=f"b{n}", text=f"b {n}", label=n % 2, group=f"g{n}") for n in range(100, 500)]
+    assert refused({"train": train, "test": test}).endswith("have the same group; 200 such pair(s)")
 
 
 def test_no_group_is_no_common_group() -> None:

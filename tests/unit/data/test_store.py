@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
 from dataclasses import asdict
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clsgen_dist.data.store import stored_rows, write_rows
@@ -54,3 +56,11 @@ def test_rows_of_an_earlier_version_have_no_subgroups(tmp_path: Path) -> None:
 def test_a_row_that_went_through_json_is_the_row_that_went_in() -> None:
     row = Row(id="a", text="t", subgroups=(("site", "north"),))
     assert Row(**json.loads(json.dumps(asdict(row)))) == row
+
+
+def test_reading_holds_a_small_part_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    write_rows(path, (Row(id=str(n), text=random.Random(n).randbytes(200).hex(), label=0) for n in range(30_000)))
+    before = pa.total_allocated_bytes()
+    held = max(pa.total_allocated_bytes() - before for n, _ in enumerate(stored_rows(path)) if n % 1000 == 0)
+    assert held < path.stat().st_size / 5

@@ -333,3 +333,9 @@ def test_a_prior_is_said_instead_of_a_verdict(split: Split, tmp_path: Path) -> N
     assert "expected to be off" in text
     assert "No sign of miscalibration" not in text
     assert "off by more than chance" not in text
+    labels = [row.label for row in split[1] if row.label is not None]
+    share = sum(labels) / len(labels)
+    same = FITTED | {"prior": {"no": 1 - share, "yes": share}}
+    text = " ".join(parse(render(tmp_path, split, NO_YES, 0.4, decision=same)).text.split())
+    assert "other shares" not in text
+    assert "No sign of miscalibration" in text or "off by more than chance" in text

@@ -7,7 +7,7 @@ import pytest
 from clsgen_dist.calibrate.cuts import RULES as KNOWN_RULES
 from clsgen_dist.calibrate.families import METHODS as KNOWN_METHODS
 from clsgen_dist.calibrate.scaling import IDENTITY, Calibrator
-from clsgen_dist.evaluate.wording import METHODS, RULES, say_calibrator, say_prior, say_rule, say_verdict
+from clsgen_dist.evaluate.wording import METHODS, RULES, say_calibrator, say_prior, say_rule, say_verdict, shares_differ
 
 
 def metrics(**changes: Any) -> dict[str, Any]:
@@ -72,3 +72,11 @@ def test_a_rule_with_and_without_a_value() -> None:
 def test_a_prior_names_both_populations_in_the_order_of_the_labels() -> None:
     said = say_prior({"yes": 0.05, "no": 0.95}, ["no", "yes"], [0.4, 0.6])
     assert "(no 0.95, yes 0.05) than these rows have (no 0.4, yes 0.6)" in said
+
+
+@pytest.mark.parametrize(
+    ("shares", "num_rows", "differ"),
+    [([0.9, 0.1], 1000, False), ([0.88, 0.12], 1000, False), ([0.88, 0.12], 10_000, True), ([0.5, 0.5], 100, True)],
+)
+def test_shares_differ_where_chance_does_not_explain_it(shares: list[float], num_rows: int, differ: bool) -> None:
+    assert shares_differ({"yes": 0.1, "no": 0.9}, ["no", "yes"], shares, num_rows) is differ

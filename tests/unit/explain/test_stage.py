@@ -82,6 +82,13 @@ def test_a_finished_set_is_left_as_it_is(tmp_path: Path) -> None:
     assert heard == []
 
 
+@pytest.mark.parametrize("teacher", ["column", "evidence"])
+def test_no_memory_is_kept_of_a_teacher_that_costs_nothing(tmp_path: Path, teacher: str) -> None:
+    folder = explain_run(tiny_config(tmp_path, **{"explain.teacher": teacher}), silent)
+    assert {path.name for path in folder.path.iterdir()} == {"rows", "explained"}
+    assert not folder.teacher_memory.exists()
+
+
 def test_other_checks_make_another_set(tmp_path: Path) -> None:
     explain_run(evidence(tmp_path), silent)
     folder = explain_run(evidence(tmp_path, **{"explain.checks.max_tokens": 5}), silent)
