@@ -257,7 +257,7 @@ def test_answers_without_any_sense_leave_the_base_rate(make_answers: Make, run_s
 
 
 def test_answers_that_are_right_are_left_alone(make_answers: Make, run_study: Run) -> None:
-    fit, test = (make_answers(n, name=c, sharpness=1.0, bias=0.0) for n, c in ((400, "a"), (100, "b")))
+    fit, test = (make_answers(n, name=c, sharpness=1.0, bias=0.0) for n, c in ((1200, "a"), (100, "b")))
     metrics = run_study(fit, test).metrics
     assert metrics["chosen"] == "raw_floored"
     assert (metrics["before"], metrics["after"]) == ("raw", "invert_softmax_temperature")
