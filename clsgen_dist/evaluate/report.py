@@ -91,7 +91,7 @@ def write_report(
     prior = decision.get("prior")
     moved = prior is not None and shares_differ(prior, metrics["labels"], shares, metrics["num_labelled_rows"])
     notes = [SIMULATED] if "bayes" in metrics else []
-    notes += [say_prior(prior, metrics["labels"], shares)] if moved else []
+    notes += [say_prior(prior, metrics["labels"], shares)] if prior is not None and moved else []
     notes += [f"Calibration: {warning}." for warning in decision.get("warnings", ())]
     write_page(
         path,

@@ -125,6 +125,8 @@ class TokenReader:
             place: where they begin, B = 1; used up.
             sequences: ids of the continuations.
         """
+        import torch
+
         children: dict[_Ids, set[int]] = defaultdict(set)
         for ids in sequences:
             for end, token in enumerate(ids):
@@ -140,7 +142,7 @@ class TokenReader:
             deeper = [edge for edge in edges if (*edge[1], edge[2]) in children]
             if not deeper:
                 break
-            place.cache.batch_select_indices(place.logits_BV.new_tensor([b for b, *_ in deeper]).long())
+            place.cache.batch_select_indices(torch.tensor([b for b, *_ in deeper], device=self._loaded.device))
             place = self._advance(place, [[token] for *_, token in deeper])
             level = [(*node, token) for _, node, token in deeper]
         return [

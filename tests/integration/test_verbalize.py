@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from clsgen_dist.bundle import write_bundle
+from clsgen_dist.chat import endpoint
 from clsgen_dist.chat.answers import AnswerMemory
 from clsgen_dist.chat.interface import Completion
 from clsgen_dist.config.folder import RunFolder
@@ -41,16 +42,22 @@ CONTRACT = ("auroc", "auprc", "f1", "accuracy", "nll", "brier", "ece", "ece_top_
 METHODS = ("raw", "resoftmax_temperature", "invert_softmax_temperature")
 
 
-def run_config(folder: Path, num_rows: int = 600, **settings: Any) -> RunConfig:
-    """A run whose rows are dealt one third each to calibration and test; its configuration is written down."""
+class Heard(list[Event]):
+    """Listens, and keeps all that it hears."""
+
+    def __call__(self, event: Event) -> None:
+        self.append(event)
+
+
+def run_config(folder: Path, num_rows: int = 1000, **settings: Any) -> RunConfig:
+    """A run whose rows are dealt, 22 % each, to calibration and test; its configuration is written down."""
     write_jsonl(folder / "rows.jsonl", forecast_rows(num_rows))
     config = tiny_config(
         folder,
         **{
-            "data.split_fractions": {"validation": 0.05, "calibration": 0.4, "test": 0.4},
+            "data.split_fractions": {"validation": 0.05, "calibration": 0.22, "test": 0.22},
             "data.explanation_column": None,
             "objective.w_gen": 0.0,
-            "evaluate.num_bootstrap": 20,
             **settings,
         },
     )
@@ -58,9 +65,9 @@ def run_config(folder: Path, num_rows: int = 600, **settings: Any) -> RunConfig:
     return config
 
 
-def endpoint_config(folder: Path, base_url: str, num_rows: int = 600, **settings: Any) -> RunConfig:
+def endpoint_config(folder: Path, base_url: str, num_rows: int = 1000, **settings: Any) -> RunConfig:
     asked = {"source": "endpoint", "base_url": base_url, "model": "teacher", "api_key_env": "FORECASTER_KEY"}
-    return run_config(folder, num_rows, **{f"verbalize.{name}": value for name, value in asked.items()}, **settings)
+    return run_config(folder, num_rows, **{f"verbalize.{name}": value for name, value in asked.items()} | settings)
 
 
 def command(*words: str) -> list[str]:
@@ -85,13 +92,14 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORECASTER_KEY", KEY)
 
 
-def test_through_faults_with_answers_in_many_forms(tmp_path: Path) -> None:
+def test_through_faults_with_answers_in_many_forms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every tenth request fails; the same command again asks nothing; more prompts ask for the new ones only."""
+    monkeypatch.setattr(endpoint, "FIRST_WAIT_SECONDS", 0.1)
     faults = ("500", "503", "reset", "truncated", "no-choices", "refusal", "filter")
     with serving(BRAIN, fault_share=0.1, faults=faults, key=KEY) as base_url:
         config = endpoint_config(tmp_path, base_url)
-        heard: list[Event] = []
-        folder = verbalize_run(config, heard.append)
+        heard = Heard()
+        folder = verbalize_run(config, heard)
         asked = stats(base_url)["requests"]
         num_rows = heard[-1].total
         assert [event.done for event in heard] == list(range(1, num_rows + 1))
@@ -149,14 +157,14 @@ def test_killed_in_the_middle_it_goes_on(tmp_path: Path) -> None:
 
 def test_guided_answers_keep_to_a_schema(tmp_path: Path) -> None:
     with serving(BRAIN, key=KEY) as base_url:
-        guided = {"verbalize.guided": True, "verbalize.prompt": "direct", "verbalize.max_rows": 60}
+        guided: dict[str, Any] = {"verbalize.guided": True, "verbalize.prompt": "direct", "verbalize.max_rows": 60}
         verbalize_run(endpoint_config(tmp_path, base_url, **guided), silent)
         sent = stats(base_url)["last_fields"]["response_format"]
         assert sent["type"] == "json_schema"
         assert sent["json_schema"]["strict"] is True
         assert list(sent["json_schema"]["schema"]["properties"]) == ["no", "yes"]
     with serving(BRAIN, key=KEY, not_taken=("response_format",)) as base_url:
-        refused = {**guided, "run.name": "refused", "verbalize.base_url": base_url}
+        refused: dict[str, Any] = {**guided, "run.name": "refused", "verbalize.base_url": base_url}
         with pytest.raises(TeacherError, match=r"'response_format'; see verbalize\.guided"):
             verbalize_run(endpoint_config(tmp_path, base_url, **refused), silent)
 
@@ -164,7 +172,7 @@ def test_guided_answers_keep_to_a_schema(tmp_path: Path) -> None:
 def test_without_words_the_cause_is_told(tmp_path: Path) -> None:
     """Thinking that never ends is no refusal, and both leave the rows in."""
     with serving(BRAIN, key=KEY, fault_share=0.3, faults=("length", "filter")) as base_url:
-        metrics = metrics_of(verbalize_run(endpoint_config(tmp_path, base_url, 300), silent))
+        metrics = metrics_of(verbalize_run(endpoint_config(tmp_path, base_url), silent))
     assert metrics["failures"]["cut_off"] > 5
     assert metrics["failures"]["refusal"] > metrics["num_rows"] / 17
     assert sum(metrics["failures"].values()) == metrics["num_rows"] - metrics["num_parsed_rows"]
@@ -195,10 +203,10 @@ def test_what_cannot_work_is_refused_before_a_row_is_spent(
 def test_a_local_model_that_answers_noise(tmp_path: Path) -> None:
     """No answer is understood; the tokens speak for every row, and the parse rate says so."""
     model = tiny_backbone(tmp_path / "model", tokenizer=tiny_tokenizer(chat=True), max_position_embeddings=2048)
-    local = {"verbalize.source": "local", "verbalize.model": model, "verbalize.max_tokens": 4}
-    config = run_config(tmp_path, 150, **local, **{"verbalize.max_rows": 30})
-    heard: list[Event] = []
-    folder = verbalize_run(config, heard.append)
+    local: dict[str, Any] = {"verbalize.source": "local", "verbalize.model": model, "verbalize.max_tokens": 4}
+    config = run_config(tmp_path, 200, **local, **{"verbalize.max_rows": 30})
+    heard = Heard()
+    folder = verbalize_run(config, heard)
     check_noise(folder, heard)
     before = metrics_of(folder)
     assert before == metrics_of(verbalize_run(config, silent))
@@ -235,18 +243,18 @@ def write_tiny_bundle(config: RunConfig) -> None:
 
 def test_the_language_model_of_a_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = tiny_backbone(tmp_path / "base", max_position_embeddings=2048)
-    settings = {"verbalize.max_tokens": 4, "verbalize.max_rows": 30, "model.name_or_path": base}
-    config = run_config(tmp_path, 150, **settings)
+    settings: dict[str, Any] = {"verbalize.max_tokens": 4, "verbalize.max_rows": 30, "model.name_or_path": base}
+    config = run_config(tmp_path, 200, **settings)
     with pytest.raises(ConfigError, match=r"verbalize\.source is bundle, and .* does not exist; train first"):
         verbalize_run(config, silent)
     assert not config.folder.exists()
     gather_sources(config, RunFolder(config.folder))
     write_tiny_bundle(config)
-    heard: list[Event] = []
-    folder = verbalize_run(config, heard.append)
+    heard = Heard()
+    folder = verbalize_run(config, heard)
     check_noise(folder, heard)
     before = metrics_of(folder)
-    moved = run_config(tmp_path, 150, **settings, **{"run.output_dir": str(tmp_path / "elsewhere")})
+    moved = run_config(tmp_path, 200, **settings, **{"run.output_dir": str(tmp_path / "elsewhere")})
     shutil.move(config.folder, moved.folder)
     monkeypatch.setattr(AnswerMemory, "remember", _refuse)
     assert metrics_of(verbalize_run(moved, silent)) == before, "the same weights at another place are not asked again"
@@ -267,7 +275,7 @@ def test_as_processes(tmp_path: Path) -> None:
         for row in forecast_rows(200)
     ]
     answers = str(write_jsonl(tmp_path / "answers.jsonl", lines))
-    words = ("--labels", "no,yes", "--output", str(tmp_path / "out"), "--evaluate.num_bootstrap", "20")
+    words = ("--labels", "no,yes", "--output", str(tmp_path / "out"), "--evaluate.num_bootstrap", "100")
     ended = launch("--answers", answers, *words)
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr == ""
@@ -278,4 +286,4 @@ def test_as_processes(tmp_path: Path) -> None:
     assert ended.returncode == UNUSABLE
     assert ended.stdout == ""
     assert len(ended.stderr.splitlines()) == 1
-    assert "absent.jsonl: no such file" in ended.stderr
+    assert "absent.jsonl: cannot be read (No such file" in ended.stderr

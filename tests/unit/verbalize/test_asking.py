@@ -123,7 +123,8 @@ def test_a_schema_and_its_order_are_part_of_the_key() -> None:
         messages = ({"role": "user", "content": "Fever?"},)
         return request_key("m", Request(messages=messages, temperature=0, max_tokens=8, seed=0, schema=schema))
 
-    forward, backward = {"a": {}, "b": {}}, {"b": {}, "a": {}}
+    forward: dict[str, object] = {"a": {}, "b": {}}
+    backward: dict[str, object] = {"b": {}, "a": {}}
     assert len({key(None), key({}), key({"properties": forward}), key({"properties": backward})}) == 4
     assert key({"properties": forward}) == key({"properties": {"a": {}, "b": {}}})
 

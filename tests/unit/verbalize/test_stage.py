@@ -36,7 +36,7 @@ def calibrate(
     """metrics.json of a calibration."""
     answers = write_jsonl(folder / "answers.jsonl", lines)
     fit = None if others is None else write_jsonl(folder / "others.jsonl", others)
-    config = plain_answers_config("no,yes", ["--evaluate.num_bootstrap", "20", *overrides])
+    config = plain_answers_config("no,yes", ["--evaluate.num_bootstrap", "100", *overrides])
     output = calibrate_answers(AnswersRequest(config, answers, fit, folder / "out"))
     found: dict[str, Any] = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
     return found
@@ -72,7 +72,8 @@ def test_inverting_the_softmax_beats_taking_it_twice(done: Path) -> None:
     inverse, twice = metrics["invert_softmax_temperature"], metrics["resoftmax_temperature"]
     assert inverse["nll"] < twice["nll"] < metrics["raw_floored"]["nll"]
     assert inverse["temperature"] == pytest.approx(2, abs=0.35)
-    assert inverse["auroc"] == pytest.approx(metrics["raw"]["auroc"], abs=1e-12)
+    # "3%" and "0.03" differ in the last digit, which may tie or not after scaling.
+    assert inverse["auroc"] == pytest.approx(metrics["raw_floored"]["auroc"], abs=5e-4)
 
 
 def test_the_same_files_give_the_same_results(done: Path, tmp_path: Path) -> None:
