@@ -121,7 +121,7 @@ class LocalChat:
     def _answer(self, requests: list[Request]) -> list[Completion]:
         encoded = [self._prompts.encode(request.messages) for request in requests]
         fitting = [b for b, prompt in enumerate(encoded) if len(prompt.ids) < self._context_tokens]
-        answers = [Completion(text="", prompt_tokens=0, completion_tokens=0, fault="too long for the teacher")] * len(
+        answers = [Completion(text="", prompt_tokens=0, completion_tokens=0, fault="too long for the model")] * len(
             requests
         )
         if fitting and not self._closing.is_set():

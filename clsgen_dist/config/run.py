@@ -67,8 +67,6 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 def build_config(source: ConfigSource) -> RunConfig:
     """Checks a tree of settings. Raises ConfigError as `load_config` does."""
-    for keys, text in source.texts.items():
-        _keep_words(source.tree, keys, text)
     _name_label_values(source.tree)
     config = validated(source, RunConfig)
     faults = broken_rules(config)
@@ -79,6 +77,8 @@ def build_config(source: ConfigSource) -> RunConfig:
 
 def validated(source: ConfigSource, model: type[SomeSection]) -> SomeSection:
     """A tree of settings as a section of this kind. Raises ConfigError: a line a fault."""
+    for keys, text in source.texts.items():
+        _keep_words(source.tree, keys, text)
     try:
         return model.model_validate(source.tree)
     except ValidationError as error:

@@ -36,7 +36,7 @@ CAUSES = {
     "refused by the endpoint": "the endpoint's own filter withheld the answer",
     "unwritten": "nobody wrote one",
     "no evidence": "no phrase of the text speaks for the label",
-    "too long for the teacher": "the text is longer than the teacher model can read",
+    "too long for the model": "the text is longer than the teacher model can read",
 }
 
 _MARKS = "".join(chr(c) for c in range(0x300, 0xFFFF) if unicodedata.category(chr(c)).startswith("M"))

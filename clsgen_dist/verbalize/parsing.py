@@ -21,11 +21,12 @@ from clsgen_dist.verbalize.names import Names
 from clsgen_dist.verbalize.spoken import Spoken, is_near_one, to_fractions
 from clsgen_dist.verbalize.structures import find_structures
 
-#: Why an answer holds no distribution, in words.
-#: Found by whoever asked: the model did not come to its words.
-CUT_OFF = "cut_off"
+#: Found by whoever asked: the model did not come to its words, or the text did not come to the model.
+CUT_OFF, TOO_LONG = "cut_off", "too_long"
 
+#: Why an answer holds no distribution, in words.
 FAULTS = {
+    TOO_LONG: "the text is too long for the model",
     CUT_OFF: "the answer was cut off before it held any words beside thinking",
     "no_answer": "there is no answer, or it holds no words",
     "refusal": "the model declines to answer",
@@ -168,5 +169,7 @@ def _weigh(spoken: Spoken, num_labels: int, sum_tolerance: float) -> Said:
         return fault("above_one", raw_sum)
     if not is_near_one(raw_sum, sum_tolerance):
         return fault("bad_sum", raw_sum)
-    # The sum of fractions may miss 1 by a rounding; minus zero is a zero.
-    return Said(tuple(abs(fraction) / raw_sum for fraction in fractions), raw_sum, None, spoken.form)
+    # The sum of fractions may miss 1 by a rounding; minus zero is a zero. Rounded, "3%" and "0.03" are one number:
+    # apart in the last digit, they would be tied or not depending on the temperature.
+    weighed = tuple(round(abs(fraction) / raw_sum, 12) for fraction in fractions)
+    return Said(weighed, raw_sum, None, spoken.form)

@@ -35,7 +35,7 @@ from clsgen_dist.sources import gather_sources
 from clsgen_dist.verbalize.answers import Answers, average_said, name_groups, read_answers, split_answers
 from clsgen_dist.verbalize.collecting import Collected, check_asked, collect, load_asked
 from clsgen_dist.verbalize.methods import say_too_few
-from clsgen_dist.verbalize.parsing import CUT_OFF, Said, parse_distribution
+from clsgen_dist.verbalize.parsing import CUT_OFF, TOO_LONG, Said, parse_distribution
 from clsgen_dist.verbalize.plots import write_study_plots
 from clsgen_dist.verbalize.report import write_study_report
 from clsgen_dist.verbalize.study import study
@@ -44,7 +44,7 @@ from clsgen_dist.verbalize.study import study
 SPLITS_ASKED = ("calibration", "test")
 
 #: What it means where there are no words; anything else counts as no answer.
-_FAULTS = {"cut off": CUT_OFF, "refused by the endpoint": "refusal"}
+_FAULTS = {"cut off": CUT_OFF, "too long for the model": TOO_LONG, "refused by the endpoint": "refusal"}
 
 
 def verbalize_run(config: RunConfig, listener: Listener) -> Path:

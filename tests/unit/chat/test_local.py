@@ -153,7 +153,7 @@ def test_a_prompt_too_long_for_the_model_leaves_the_others_alone() -> None:
     good = ask("fever")
     endless = ask("pain " * CONTEXT_TOKENS)
     first, refused, last = answers(model, [good, endless, good], batch_size=3)
-    assert refused == Completion(text="", prompt_tokens=0, completion_tokens=0, fault="too long for the teacher")
+    assert refused == Completion(text="", prompt_tokens=0, completion_tokens=0, fault="too long for the model")
     assert first == last == answers(model, [good])[0]
     assert answers(model, [endless])[0] == refused
 
