@@ -140,10 +140,13 @@ def calibrate_request(words: Sequence[str]) -> CalibrateRequest:
         if name not in found:
             raise ConfigError(f"--{name} is missing; give --bundle FOLDER and --data FILE")
     overrides = _overrides(rest)
-    known = ("--data.", "--calibrate.", "--evaluate.", "--run.seed")
+    known = ("--data.", "--calibrate.", "--evaluate.num_bins", "--evaluate.num_bootstrap", "--run.seed")
     strange = [words[0] for words in overrides if not words[0].startswith(known)]
     if strange:
-        raise ConfigError(f"{strange[0]}: only settings of data, calibrate, evaluate and run.seed may follow")
+        raise ConfigError(
+            f"{strange[0]}: only settings of data and calibrate, evaluate.num_bins, evaluate.num_bootstrap and "
+            "run.seed may follow"
+        )
     columns = tuple(word for words in overrides if words[0].startswith("--data.") for word in words)
     settings = tuple(word for words in overrides if not words[0].startswith("--data.") for word in words)
     return CalibrateRequest(

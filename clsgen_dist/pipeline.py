@@ -34,7 +34,7 @@ from clsgen_dist.predict.predictor import Predictor, recalibrated
 from clsgen_dist.prepare import backbone_place, prepare
 from clsgen_dist.progress import Event, Listener, silent
 from clsgen_dist.records import Prediction, Row
-from clsgen_dist.sealed import Decision, read_decision, set_decision
+from clsgen_dist.sealed import RECALIBRATED, Decision, read_decision, set_decision
 from clsgen_dist.tracking.mlflow import MlflowTracker
 from clsgen_dist.worker import train_bundle
 
@@ -139,7 +139,14 @@ def _stages(
 
 
 def calibrate(config: RunConfig, folder: RunFolder, bundle: Bundle, ranks: Ranks, listener: Listener) -> Bundle:
-    """Fits calibrator and operating threshold on the calibration split and writes them into the bundle."""
+    """Fits calibrator and operating threshold on the calibration split and writes them into the bundle.
+
+    A bundle that was calibrated again since keeps what it was given then: the same command goes on, it undoes nothing.
+    """
+    given = read_decision(folder.bundle, bundle.manifest, len(bundle.task.labels))
+    if given.facts.get("fitted_by") == RECALIBRATED:
+        listener(Event("calibrate", 1, 1, "kept as launchers/calibrate.py left it"))
+        return recalibrated(bundle, given.calibrator, given.threshold)
     rows = list(stored_rows(folder.rows("calibration")))
     predictions = predict_rows(config, bundle, rows, ranks, listener, stage="calibrate", num_explained=0, free=False)
     decision = Decision(IDENTITY, None)
@@ -183,7 +190,7 @@ def evaluate_split(
             rows,
             labels=bundle.task.labels,
             threshold=bundle.threshold,
-            calibrated=bundle.calibrator.method != "none",
+            calibrated=bundle.calibrator.method != "none" or bundle.calibrator.log_prior_shift is not None,
             language=_language(folder),
             costs=config.evaluate.costs,
             sure_probability=config.evaluate.sure_probability,

@@ -28,11 +28,12 @@ from clsgen_dist.model.backbone import make_small_backbone, write_out_gguf
 from clsgen_dist.model.build import build_skeleton
 from clsgen_dist.progress import Listener, silent
 from clsgen_dist.records import SPLITS
-from clsgen_dist.sources import read_sources, survey_splits, write_sources
+from clsgen_dist.sources import read_sources, survey_splits, take_place, write_sources
 
 #: Settings that may differ when a run goes on: where it is tracked and how it is spread, not what it computes.
 _FREE_TO_CHANGE = (
-    *("tracking.", "ray.", "run.output_dir", "train.num_workers", "train.cpu_threads", "train.collective"),
+    *("tracking.", "ray.", "verbalize.", "run.output_dir"),
+    *("train.num_workers", "train.cpu_threads", "train.collective"),
     *(f"explain.{name}" for name in HOW_ONLY),
 )
 
@@ -54,7 +55,7 @@ def prepare(config: RunConfig, listener: Listener = silent) -> RunFolder:
         return folder
     explained = explained_set_stands(config, folder)
     if not explained:
-        _refuse_what_stands(folder)
+        _refuse_what_stands(config, folder)
         if config.explain.teacher not in FREE_TEACHERS:
             raise ConfigError(
                 f"{folder.path} has no explained set of these settings; the {config.explain.teacher} teacher writes it "
@@ -87,11 +88,14 @@ def prepare(config: RunConfig, listener: Listener = silent) -> RunFolder:
     return folder
 
 
-def _refuse_what_stands(folder: RunFolder) -> None:
+def _refuse_what_stands(config: RunConfig, folder: RunFolder) -> None:
     """Refuses a folder that holds something else than the beginning of this run."""
-    if not folder.path.exists() or not any(folder.path.iterdir()):
+    if not folder.is_begun:
         return
     if folder.labelled_manifest.is_file():
+        if not folder.teacher_memory.exists() and not folder.explained.exists():
+            read_sources(config, folder)  # rows that a model was asked about in words; they must be those of this run
+            return
         raise ConfigError(
             f"{folder.path} holds rows that are being explained with other settings, or to no end yet: finish with "
             "python launchers/explain.py --config ..., or choose another run.name"
@@ -118,9 +122,8 @@ def _borrow_explained_set(folder: RunFolder, staging: RunFolder) -> None:
 def _put_in_place(staging: RunFolder, folder: RunFolder) -> None:
     """Moves what was made to the run folder; its configuration last, which says that the folder is ready."""
     if not folder.manifest.is_file():
-        if folder.path.exists():
-            folder.path.rmdir()
-        os.replace(staging.path, folder.path)
+        shutil.rmtree(folder.labelled_manifest.parent, ignore_errors=True)  # the same rows stand in the new folder
+        take_place(staging, folder)
         return
     made = [path for path in staging.path.iterdir() if not path.is_symlink()]
     for path in sorted(made, key=lambda path: path == staging.config):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,12 +19,13 @@ from clsgen_dist.data.splits import text_hash
 from clsgen_dist.deciding import Labelled, fit_decision, labelled
 from clsgen_dist.errors import DataError
 from clsgen_dist.evaluate.calibration_metrics import null_ece
+from clsgen_dist.evaluate.decisions import estimate_at_threshold
 from clsgen_dist.evaluate.intervals import bootstrap_intervals
 from clsgen_dist.evaluate.metrics import probability_metrics
 from clsgen_dist.predict.predictor import Predictor
 from clsgen_dist.progress import Event, Listener
 from clsgen_dist.records import UNLABELLED, CalibrateRequest, Row
-from clsgen_dist.sealed import Decision, read_manifest, set_decision
+from clsgen_dist.sealed import RECALIBRATED, Decision, read_manifest, set_decision
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Recalibrated:
     Attributes:
         decision: what stands in the bundle now.
         warnings: in plain English.
-        metrics: on the test rows, before and after; empty where there were none.
+        metrics: on the test rows: raw, calibrated, and what the threshold reaches; empty where there were none.
     """
 
     decision: Decision
@@ -57,8 +58,10 @@ def recalibrate(request: CalibrateRequest, listener: Listener) -> Recalibrated:
     columns = bundle_columns(manifest, request.columns)
     seen = trained_on(request.bundle)
     rows = _read(request.source, columns, task.labels, seen)
-    _check_enough(request.source, rows)
+    if config.calibrate.method != "none":
+        _check_enough(request.source, rows)
     test = [] if request.test is None else _read(request.test, columns, task.labels, seen)
+    _check_test(request, rows, test)
     shared = {text_hash(row.text) for row in rows} & {text_hash(row.text) for row in test}
     if shared:
         raise DataError(
@@ -88,6 +91,7 @@ def recalibrate(request: CalibrateRequest, listener: Listener) -> Recalibrated:
         seed=config.run.seed,
     )
     metrics = _measure(logits_of(test, "test"), decision, config) if test else {}
+    decision = replace(decision, facts={**decision.facts, "fitted_by": RECALIBRATED})
     set_decision(request.bundle, decision)
     return Recalibrated(decision, warnings, metrics)
 
@@ -115,10 +119,29 @@ def _check_enough(source: str, rows: Sequence[Row]) -> None:
         )
 
 
+def _check_test(request: CalibrateRequest, rows: Sequence[Row], test: Sequence[Row]) -> None:
+    """Refuses, before a model is loaded, rows to measure on that could not be measured, or are no strangers."""
+    if not test:
+        return
+    labels = {row.label for row in test if row.label is not None}
+    groups = {("row", row.id) if row.group is None else ("group", row.group) for row in test if row.label is not None}
+    if len(labels) < 2 or len(groups) < 2:
+        raise DataError(
+            f"{request.test}: labelled rows of {len(labels)} label(s) and {len(groups)} group(s), expected at least "
+            "two of each"
+        )
+    shared = {row.group for row in rows if row.group is not None} & {row.group for row in test}
+    if shared:
+        raise DataError(
+            f"{request.test}: {len(shared)} groups also stand in {request.source}, expected none: rows of one group "
+            "are alike, and what is fitted on some flatters the others"
+        )
+
+
 def _measure(rows: Labelled, decision: Decision, config: AnswersConfig) -> dict[str, dict[str, Any]]:
     known_N = rows.labels_N != UNLABELLED
     labels_N = rows.labels_N[known_N]
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for name, calibrator, threshold in (
         ("raw", IDENTITY, None),
         ("calibrated", decision.calibrator, decision.threshold),
@@ -139,4 +162,13 @@ def _measure(rows: Labelled, decision: Decision, config: AnswersConfig) -> dict[
                 seed=seed,
             ),
         }
+    if decision.threshold is not None:
+        found["at_threshold"] = estimate_at_threshold(
+            decision.calibrator.apply(rows.logits_NK[known_N])[:, 1],
+            labels_N == 1,
+            rows.groups_N[known_N],
+            decision.threshold,
+            num_bootstrap=config.evaluate.num_bootstrap,
+            seed=config.run.seed,
+        )
     return found

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,13 @@ from clsgen_dist.integrity import read_json, sha256_of, write_json
 FORMAT = 2
 MANIFEST = "manifest.json"
 CALIBRATOR = "calibrator.json"
+#: Where the manifest holds the hash of a calibrator that is being exchanged.
+_COMING = "coming_calibrator_sha256"
 SAFE = {".json", ".safetensors", ".txt", ".model", ".jinja", ".md"}
+
+
+#: Fact of a decision that a finished bundle was given later, not by its training.
+RECALIBRATED = "launchers/calibrate.py"
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,7 @@ class Decision:
 
 
 def set_decision(folder: Path, decision: Decision) -> None:
-    """Gives a bundle another calibrator and operating threshold; hashes of weights are not taken again.
+    """Gives a bundle another calibrator and operating threshold; nothing else of it is touched.
 
     Raises:
         BundleError: see `read_json`.
@@ -51,8 +58,19 @@ def set_decision(folder: Path, decision: Decision) -> None:
         "model_sha256": model_hash(manifest),
         "facts": dict(decision.facts),
     }
-    write_json(folder / CALIBRATOR, content)
-    seal(folder, manifest, changed={CALIBRATOR})
+    # A process may die anywhere here. What is half written lies beside the bundle, and the manifest knows the hash of
+    # the file that comes before it comes.
+    staging = folder.with_name(f".{folder.name}.staging.json")
+    write_json(staging, content)
+    digest = sha256_of(staging)
+    coming = staging.with_name(f"{staging.name}.manifest")
+    write_json(coming, manifest | {_COMING: digest})
+    os.replace(coming, folder / MANIFEST)
+    os.replace(staging, folder / CALIBRATOR)
+    manifest["files"][CALIBRATOR] = digest
+    manifest.pop(_COMING, None)
+    write_json(staging, manifest)
+    os.replace(staging, folder / MANIFEST)
 
 
 def read_decision(folder: Path, manifest: Mapping[str, Any], num_labels: int) -> Decision:
@@ -96,7 +114,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     manifest = read_json(folder / MANIFEST)
     if manifest.get("format") != FORMAT or not isinstance(manifest.get("files"), dict):
-        raise BundleError(f"{folder}: format {manifest.get('format')!r}, this program reads {FORMAT}")
+        raise BundleError(
+            f"{folder}: format {manifest.get('format')!r}, this program reads {FORMAT}; train again, or use the "
+            f"version that wrote it ({manifest.get('written_by', 'unknown')})"
+        )
     present = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
@@ -109,7 +130,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             raise BundleError(f"{folder}: {name} is missing; copy the bundle whole")
         if name not in manifest["files"] or Path(name).suffix not in SAFE:
             raise BundleError(f"{folder}: {name} does not belong to the bundle")
-        if sha256_of(present[name]) != manifest["files"][name]:
+        expected = {manifest["files"][name], manifest.get(_COMING) if name == CALIBRATOR else None}
+        if sha256_of(present[name]) not in expected:
             raise BundleError(f"{folder}: {name} was altered after the bundle was written (sha256 differs)")
     return manifest
 
@@ -123,16 +145,13 @@ def model_hash(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps([files, decisive], sort_keys=True).encode()).hexdigest()
 
 
-def seal(folder: Path, manifest: dict[str, Any], changed: Collection[str] | None = None) -> None:
+def seal(folder: Path, manifest: dict[str, Any]) -> None:
     """Writes the manifest with the hashes of all files.
 
     Args:
         folder: the bundle.
         manifest: what else it says.
-        changed: names of the files whose hashes are taken anew; None: all.
     """
-    known = {} if changed is None else {n: h for n, h in manifest["files"].items() if n not in changed}
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
-    names = {path.relative_to(folder).as_posix(): path for path in files}
-    manifest["files"] = {name: known.get(name) or sha256_of(path) for name, path in names.items()}
+    manifest["files"] = {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
     write_json(folder / MANIFEST, manifest)

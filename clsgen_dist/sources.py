@@ -155,15 +155,13 @@ def gather_sources(config: RunConfig, folder: RunFolder) -> bool:
     if folder.labelled_manifest.is_file():
         read_sources(config, folder)
         return False
-    if folder.path.exists() and any(folder.path.iterdir()):
+    if folder.is_begun:
         raise ConfigError(f"{folder.path}: not a run folder of this program; choose another run.name or run.output_dir")
     splits = survey_splits(config)
     staging = RunFolder(folder.path.with_name(f".{folder.path.name}.partial"))
     shutil.rmtree(staging.path, ignore_errors=True)
     write_sources(config, splits, staging)
-    if folder.path.exists():
-        folder.path.rmdir()
-    os.replace(staging.path, folder.path)
+    take_place(staging, folder)
     return True
 
 
@@ -175,6 +173,15 @@ def _counted(rows: Iterator[Row], labels: Counter[int | None], explained: Counte
         yield row
 
 
+def take_place(staging: RunFolder, folder: RunFolder) -> None:
+    """Moves a folder that was made beside a run folder into its place; what was said in words stays."""
+    if folder.verbalized.exists():
+        os.replace(folder.verbalized, staging.verbalized)
+    if folder.path.exists():
+        folder.path.rmdir()
+    os.replace(staging.path, folder.path)
+
+
 def read_sources(config: RunConfig, folder: RunFolder) -> dict[str, Any]:
     """What `write_sources` wrote of a run folder, checked against the configuration and the files of rows.
 
@@ -184,7 +191,8 @@ def read_sources(config: RunConfig, folder: RunFolder) -> dict[str, Any]:
         CheckpointError: the run folder's own rows were altered.
     """
     facts: dict[str, Any] = json.loads(folder.labelled_manifest.read_text(encoding="utf-8"))
-    before, now = facts["settings"], _row_settings(config)
+    # Rows that were read before there were subgroups have none.
+    before, now = {"data.subgroup_columns": [], **facts["settings"]}, _row_settings(config)
     changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     if changed:
         raise ConfigError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +76,11 @@ def calibrated_summary(
         for name, values in calibrator.parameters.items()
         if len(values) <= 8
     )
-    fitted = (
-        "none, the logits are good as they are" if calibrator.method == "none" else f"{calibrator.method} {numbers}"
-    )
+    fitted = f"{calibrator.method} {numbers}"
+    if calibrator.method == "none" and facts["candidates"]:
+        fitted = "none, no candidate does better than the logits as they are"
+    elif sum(c["weight"] > 0 for c in facts["candidates"]) > 1:
+        fitted = f"blend of the candidates, as {fitted}"
     lines.append(f"calibrator: {fitted.rstrip()} ({facts['num_rows']:,} rows)")
     if "prior" in facts:
         shares = ", ".join(f"{name} {share:g}" for name, share in facts["prior"].items())
@@ -91,9 +93,27 @@ def calibrated_summary(
     lines += [f"warning:    {warning}" for warning in warnings]
     if metrics:
         lines += ["", "test".ljust(14) + "".join(name.rjust(10) for name in (*_COLUMNS, "ece_null"))]
-        for name, own in metrics.items():
-            lines.append(name.ljust(14) + "".join(f"{own[column]:.4f}".rjust(10) for column in (*_COLUMNS, "ece_null")))
+        for name in ("raw", "calibrated"):
+            numbers = "".join(f"{metrics[name][column]:.4f}".rjust(10) for column in (*_COLUMNS, "ece_null"))
+            lines.append(name.ljust(14) + numbers)
+        lines.append(
+            "raw decides by the larger probability, calibrated at the threshold; ece_null: ECE of a perfect model"
+        )
+        if "at_threshold" in metrics:
+            reached = metrics["at_threshold"]
+            for name in ("precision", "recall", "f1", "share_flagged"):
+                lines.append(f"{name.replace('_', ' '):<14}" + _with_interval(reached[name], reached[f"{name}_ci"]))
+        if "prior" in facts:
+            lines.append(
+                "Probabilities are for other shares of labels than these rows may have: compare NLL and ECE with care."
+            )
     return "\n".join([*lines, "", f"bundle: {bundle}"])
+
+
+def _with_interval(value: float | None, span: Sequence[float] | None) -> str:
+    if value is None:
+        return "undefined"
+    return f"{value:.4f}" + ("" if span is None else f"  [{span[0]:.4f}, {span[1]:.4f}]")
 
 
 def verbalized_summary(folder: Path) -> str:

@@ -5,7 +5,7 @@ python launchers/calibrate.py --bundle runs/demo/bundle --data calibration.jsonl
 
 The rows must be others than those that the model was trained on. Columns are those of the bundle's run;
 --data.text_column and its neighbours rename them. --base FOLDER says where the base model is now. Of the settings
-below, those of calibrate, evaluate and run.seed count.
+below, those of calibrate, evaluate.num_bins, evaluate.num_bootstrap and run.seed count.
 """
 
 import sys

@@ -53,6 +53,11 @@ class Cuts:
             num_found_J=np.cumsum(num_positive_J[occurs_J][::-1])[::-1],
         )
 
+    @property
+    def share_at_top(self) -> float:
+        """Share of the rows that have the largest probability; no threshold flags fewer."""
+        return float(self.num_flagged_J[-1] / self.num_flagged_J[0])
+
     def best_f1(self) -> float:
         """The threshold with the largest F1; of equal ones the one nearest to 0.5, then the lower."""
         f1_J = 2 * self.num_found_J / (self.num_flagged_J + self.num_found_J[0])

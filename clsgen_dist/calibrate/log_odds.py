@@ -21,11 +21,27 @@ IntArray = npt.NDArray[np.int64]
 Fit = tuple[dict[str, tuple[float, ...]], list[str]]
 
 
-def fit_platt(logits_N2: FloatArray, labels_N: IntArray, max_temperature: float) -> Fit:
-    """Slope and intercept of the log-odds, to Platt's smoothed targets.
+def platt_targets(labels_N: IntArray) -> FloatArray:
+    """What a map of the log-odds is fitted to in place of 0 and 1: (n1 + 1) / (n1 + 2) and 1 / (n0 + 2).
 
-    The targets, (n1 + 1) / (n1 + 2) and 1 / (n0 + 2), keep the optimum finite where the rows are separated. The slope
-    lies between 1 / max_temperature and max_temperature.
+    They stand for one imagined row of each label, and keep the optimum finite where the rows are separated.
+
+    Args:
+        labels_N: 0 or 1, of n0 and n1 rows.
+
+    Source: Platt 1999, section 2.2.
+    """
+    positive_N = labels_N == 1
+    num_positive = int(positive_N.sum())
+    num_negative = len(labels_N) - num_positive
+    target_N: FloatArray = np.where(positive_N, (num_positive + 1) / (num_positive + 2), 1 / (num_negative + 2))
+    return target_N
+
+
+def fit_platt(logits_N2: FloatArray, labels_N: IntArray, max_temperature: float) -> Fit:
+    """Slope and intercept of the log-odds, to `platt_targets`.
+
+    The slope lies between 1 / max_temperature and max_temperature.
 
     Returns:
         The parameters of the map, and warnings.
@@ -51,7 +67,7 @@ def fit_platt(logits_N2: FloatArray, labels_N: IntArray, max_temperature: float)
 
 
 def fit_beta(logits_N2: FloatArray, labels_N: IntArray, max_temperature: float) -> Fit:
-    """The beta map, to Platt's smoothed targets, with 0 <= a, b <= max_temperature.
+    """The beta map, to `platt_targets`, with 0 <= a, b <= max_temperature.
 
     Where both come out as 0, which would tie all rows, they are fitted again from 1 / max_temperature upwards.
 
@@ -99,17 +115,14 @@ def fit_isotonic(logits_N2: FloatArray, labels_N: IntArray, max_temperature: flo
 def _logistic(
     features: list[FloatArray], labels_N: IntArray, lower: tuple[float, ...], upper: tuple[float, ...]
 ) -> list[float]:
-    """Slopes, bounded, and intercept of a logistic regression on Platt's targets."""
+    """Slopes, bounded, and intercept of a logistic regression on `platt_targets`."""
     # Features without their median: where they hardly vary, they would be told from the intercept by rounding alone.
     middle_P = [float(np.median(feature_N)) for feature_N in features]
     design_NP = np.stack(
         [*(feature_N - middle for feature_N, middle in zip(features, middle_P, strict=True)), np.ones(len(labels_N))],
         axis=1,
     )
-    positive_N = labels_N == 1
-    num_positive = int(positive_N.sum())
-    num_negative = len(labels_N) - num_positive
-    target_N = np.where(positive_N, (num_positive + 1) / (num_positive + 2), 1 / (num_negative + 2))
+    target_N = platt_targets(labels_N)
 
     def objective(at_P: FloatArray) -> tuple[float, FloatArray, FloatArray]:
         odds_N = design_NP @ at_P
@@ -120,7 +133,8 @@ def _logistic(
         return value, gradient_P, hessian_PP
 
     # From the flattest map, where no row is saturated and the curvature is honest.
-    start_P = np.array([*lower, np.log((num_positive + 1) / (num_negative + 1))])
+    num_positive = int((labels_N == 1).sum())
+    start_P = np.array([*lower, np.log((num_positive + 1) / (len(labels_N) - num_positive + 1))])
     found_P = minimise(objective, start_P, np.array([*lower, -np.inf]), np.array([*upper, np.inf]))
     *slopes, intercept = (float(value) for value in found_P)
     return [*slopes, intercept - sum(slope * middle for slope, middle in zip(slopes, middle_P, strict=True))]

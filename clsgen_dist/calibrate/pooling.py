@@ -17,7 +17,9 @@ from scipy.optimize import brentq
 from scipy.special import expit
 
 from clsgen_dist.calibrate.families import log_odds
+from clsgen_dist.calibrate.log_odds import platt_targets
 from clsgen_dist.calibrate.scaling import Calibrator
+from clsgen_dist.calibrate.simplex import TINY
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -31,10 +33,10 @@ EVIDENCE = 0.5
 
 
 def fit_smoothed_temperature(logits_N2: FloatArray, labels_N: IntArray, max_temperature: float) -> Calibrator:
-    """The temperature of the least negative log-likelihood of Platt's smoothed targets.
+    """The temperature of the least negative log-likelihood of `platt_targets`.
 
-    The targets, (n1 + 1) / (n1 + 2) and 1 / (n0 + 2), stand for one imagined row of each label. They halve what a
-    temperature costs on 50 rows, where a model that happens to make no error drives a plain one to its bound.
+    These halve what a temperature costs on 50 rows, where a model that happens to make no error drives a plain one to
+    its bound.
 
     Args:
         logits_N2: finite logits of two labels.
@@ -42,11 +44,9 @@ def fit_smoothed_temperature(logits_N2: FloatArray, labels_N: IntArray, max_temp
         max_temperature: bound of the temperature, above 1; the lower bound is its inverse.
     """
     d_N = log_odds(logits_N2)
-    positive_N = labels_N == 1
-    num_positive, num_negative = int(positive_N.sum()), int((~positive_N).sum())
-    target_N = np.where(positive_N, (num_positive + 1) / (num_positive + 2), 1 / (num_negative + 2))
+    target_N = platt_targets(labels_N)
     # Only the sign of the slope counts, so that log-odds may be as large as floats are.
-    unit_N = d_N / max(float(np.abs(d_N).max()), float(np.finfo(np.float64).tiny))
+    unit_N = d_N / max(float(np.abs(d_N).max()), TINY)
     upper = math.log(max_temperature)
 
     def slope(log_beta: float) -> float:

@@ -16,45 +16,15 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from clsgen_dist.calibrate import families
 from clsgen_dist.calibrate.scaling import Calibrator
-from clsgen_dist.errors import ConfigError, DataError, NumericsError
+from clsgen_dist.errors import ConfigError, DataError
 from clsgen_dist.records import UNLABELLED
 
 FloatArray = npt.NDArray[np.float64]
 
 #: Rows of each label that are imagined beside those counted, so that no share is 0: Jeffreys' prior.
 SMOOTHING = 0.5
-
-
-def shift_prior(p_NK: npt.ArrayLike, from_prior_K: Sequence[float], to_prior_K: Sequence[float]) -> FloatArray:
-    """Probabilities for other shares of labels.
-
-    Args:
-        p_NK: probabilities that are right where labels have the shares `from_prior_K`; rows sum to 1.
-        from_prior_K: share of each label there, above 0; sums to 1.
-        to_prior_K: share of each label where the probabilities will be used, above 0; sums to 1.
-
-    Returns:
-        Rows proportional to p * to / from; each sums to 1 within 1e-12.
-
-    Raises:
-        ConfigError: a prior that is no distribution, has a share of 0, or is of another number of labels.
-        NumericsError: a probability is NaN or outside 0 to 1, or a row does not sum to 1 within 1e-6.
-
-    Source: Saerens, Latinne and Decaestecker 2002, "Adjusting the outputs of a classifier to new a priori
-        probabilities", equation 2.4.
-    """
-    p_NK = np.asarray(p_NK, dtype=np.float64)
-    assert p_NK.ndim == 2, f"probabilities must be rows by labels, found shape {p_NK.shape}"
-    from_K = _distribution(from_prior_K, p_NK.shape[1], "prior of the calibration rows")
-    to_K = _distribution(to_prior_K, p_NK.shape[1], "prior")
-    if not ((p_NK >= 0) & (p_NK <= 1)).all() or (np.abs(p_NK.sum(axis=1) - 1) > 1e-6).any():
-        raise NumericsError(
-            "prior shift: found a probability that is NaN or outside 0 to 1, or a row that does not sum to 1"
-        )
-    weights_NK = p_NK * (to_K / from_K)
-    shifted_NK: FloatArray = weights_NK / weights_NK.sum(axis=1, keepdims=True)
-    return shifted_NK
 
 
 def with_prior(calibrator: Calibrator, labels_N: npt.ArrayLike, prior_K: Sequence[float]) -> Calibrator:
@@ -75,10 +45,11 @@ def with_prior(calibrator: Calibrator, labels_N: npt.ArrayLike, prior_K: Sequenc
         ConfigError: a prior that is no distribution, has a share of 0, or is of another number of labels than the
             calibrator.
         DataError: no labelled rows, or a label that is out of range.
+
+    Source: Saerens, Latinne and Decaestecker 2002, "Adjusting the outputs of a classifier to new a priori
+        probabilities", equation 2.4.
     """
-    given_K = np.asarray(prior_K, dtype=np.float64)
-    to_K = _distribution(prior_K, given_K.size, "prior")
-    _check_labels_of(calibrator, len(to_K))
+    to_K = _distribution(prior_K, families.num_labels(calibrator.method, calibrator.parameters))
     known_N = np.asarray(labels_N, dtype=np.int64)
     known_N = known_N[known_N != UNLABELLED]
     if not len(known_N):
@@ -93,33 +64,18 @@ def with_prior(calibrator: Calibrator, labels_N: npt.ArrayLike, prior_K: Sequenc
     return replace(calibrator, log_prior_shift=tuple(float(shift) for shift in shift_K))
 
 
-def _check_labels_of(calibrator: Calibrator, num_labels: int) -> None:
-    """Vector scaling knows its number of labels, and Platt, beta and isotonic are of two; the rest suit any."""
-    if calibrator.method == "vector":
-        expected = len(calibrator.parameters["bias"])
-    elif calibrator.method in ("platt", "beta", "isotonic"):
-        expected = 2
-    else:
-        return
-    if num_labels != expected:
-        raise ConfigError(
-            f"prior: found {num_labels} shares, expected {expected}: the calibrator is of {expected} labels; give one "
-            "share for each of task.labels"
-        )
-
-
-def _distribution(prior_K: Sequence[float], num_labels: int, name: str) -> FloatArray:
+def _distribution(prior_K: Sequence[float], num_labels: int | None) -> FloatArray:
+    """A prior as shares that sum to 1; `num_labels` is None where the calibrator is of any number of labels."""
     given_K = np.asarray(prior_K, dtype=np.float64)
-    if given_K.shape != (num_labels,) or num_labels < 2:
-        raise ConfigError(
-            f"{name}: found {given_K.size} shares, expected {max(num_labels, 2)}, one for each of task.labels"
-        )
+    expected = max(2, given_K.size) if num_labels is None else num_labels
+    if given_K.shape != (expected,):
+        raise ConfigError(f"prior: found {given_K.size} shares, expected {expected}, one for each of task.labels")
     if not np.isfinite(given_K).all() or (given_K <= 0).any():
         raise ConfigError(
-            f"{name}: found {given_K.tolist()}, expected shares above 0; a label that cannot occur does not belong "
+            f"prior: found {given_K.tolist()}, expected shares above 0; a label that cannot occur does not belong "
             "into task.labels"
         )
     if abs(given_K.sum() - 1) > 1e-6:
-        raise ConfigError(f"{name}: the shares sum to {given_K.sum():.6g}, expected 1")
+        raise ConfigError(f"prior: the shares sum to {given_K.sum():.6g}, expected 1")
     distribution_K: FloatArray = given_K / given_K.sum()
     return distribution_K

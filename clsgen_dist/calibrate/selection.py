@@ -24,6 +24,7 @@ from clsgen_dist.calibrate.scaling import (
     candidate_methods,
     fit_calibrator,
 )
+from clsgen_dist.calibrate.simplex import TINY
 from clsgen_dist.errors import ConfigError, DataError
 from clsgen_dist.records import UNLABELLED
 
@@ -39,9 +40,6 @@ NUM_STANDARD_ERRORS = 0.25
 
 #: Rows on which candidates are compared; more of them only cost time. The chosen one is fitted on all.
 MAX_COMPARED_ROWS = 50_000
-
-#: The smallest normal float: what a true label's probability of 0 is taken for.
-TINY = float(np.finfo(np.float64).tiny)
 
 
 @dataclass(frozen=True)
@@ -163,7 +161,7 @@ def select_calibrator(
     )
     mean_M = nll_MN.mean(axis=1)
     best = int(mean_M.argmin())
-    error_M = np.array([_standard_error(nll_N - nll_MN[best], group_N[compared_N]) for nll_N in nll_MN])
+    error_M = np.array([standard_error(nll_N - nll_MN[best], group_N[compared_N]) for nll_N in nll_MN])
     if pooled:
         weight_M = pool_weights(mean_M, num_rows)
         calibrator = pool([fit for fit, _ in fits], weight_M, num_rows)
@@ -265,8 +263,8 @@ def _compared(num_rows: int, seed: int) -> IntArray:
     return np.sort(drawn_N)
 
 
-def _standard_error(difference_N: FloatArray, group_N: IntArray) -> float:
-    """Standard error of the mean of rows that come and go in groups."""
+def standard_error(difference_N: FloatArray, group_N: IntArray) -> float:
+    """Standard error of the mean of N rows that come and go in groups, of which there are two or more."""
     present_N = np.unique(group_N, return_inverse=True)[1]
     sum_G = np.bincount(present_N, weights=difference_N - difference_N.mean())
     num_groups = len(sum_G)

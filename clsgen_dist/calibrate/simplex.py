@@ -18,6 +18,9 @@ from clsgen_dist.errors import ConfigError, DataError
 
 FloatArray = npt.NDArray[np.float64]
 
+#: The smallest normal float: what a true label's probability of 0 is taken for, and the least that is divided by.
+TINY = float(np.finfo(np.float64).tiny)
+
 #: What two said values must differ by to count as two.
 RESOLUTION = 1e-6
 

@@ -24,28 +24,6 @@ from clsgen_dist.errors import ConfigError, DataError
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-#: Draws, as a multiple of the resamples wanted, after which rows of one label are taken for the rule.
-MAX_DRAW_FACTOR = 50
-
-
-def best_f1_threshold(probability_N: npt.ArrayLike, positive_N: npt.ArrayLike) -> float:
-    """The threshold with the largest F1 on these rows.
-
-    It lies midway between two neighbouring distinct probabilities, so that no row decides it by itself; below the
-    smallest one it lies midway to 0. Of thresholds with the same F1 the one nearest to 0.5 is taken, then the lower.
-
-    Args:
-        probability_N: calibrated probability of the positive label, 0 to 1.
-        positive_N: whether the row has the positive label.
-
-    Returns:
-        Threshold, 0 to 1; a row is positive where its probability is at least that.
-
-    Raises:
-        DataError: no rows, a probability outside 0 to 1 (or NaN), or rows of one label only.
-    """
-    return choose_threshold(probability_N, positive_N, rule="best_f1", value=None)
-
 
 def choose_threshold(
     probability_N: npt.ArrayLike,
@@ -86,9 +64,8 @@ def choose_threshold(
     if rule == "cost":
         assert value is not None
         return value / (1 + value)
-    probability_N, positive_N = _checked(probability_N, positive_N, needs_both=rule != "top_share")
+    probability_N, positive_N, rows_N = _checked(probability_N, positive_N, weight_N, needs_both=rule != "top_share")
     distinct_J, where_N = np.unique(probability_N, return_inverse=True)
-    rows_N = _weights(weight_N, len(probability_N))
     cuts = Cuts.of(distinct_J, np.bincount(where_N, weights=rows_N), np.bincount(where_N, weights=rows_N * positive_N))
     threshold = cuts.choose(rule, value)
     if threshold is not None:
@@ -96,13 +73,12 @@ def choose_threshold(
     if rule == "precision":
         best = float((cuts.num_found_J / cuts.num_flagged_J).max())
         raise DataError(
-            f"threshold: no threshold has a precision of {value} on the {len(probability_N)} calibration rows, the "
-            f"best is {best:.4f}; ask for less, or give data.calibration more rows"
+            f"threshold: no threshold has a precision of {value}: the best on {len(probability_N)} calibration rows is "
+            f"{best:.4f}; ask for less, or give data.calibration more rows"
         )
-    num_tied = int((where_N == where_N.max()).sum())
     raise DataError(
-        f"threshold: the largest probability alone is that of {num_tied} of {len(probability_N)} calibration "
-        f"rows, more than the share {value}; ask for a larger share (ties are not broken)"
+        f"threshold: the largest probability alone is that of a share of {cuts.share_at_top:.4g} of the calibration "
+        f"rows, more than {value}; ask for a larger share (ties are not broken)"
     )
 
 
@@ -132,14 +108,13 @@ def threshold_interval(
         Low and high end, 0 to 1; both the threshold itself for "cost", which depends on no rows.
 
     Raises:
-        ConfigError, DataError: as `choose_threshold`; or fewer than two groups; or resamples hardly ever hold both
-            labels.
+        ConfigError, DataError: as `choose_threshold`; or fewer than two groups.
     """
     threshold = choose_threshold(probability_N, positive_N, rule=rule, value=value, weight_N=weight_N)
     if rule == "cost":
         return threshold, threshold
     assert num_bootstrap >= 1
-    probability_N, positive_N = _checked(probability_N, positive_N, needs_both=rule != "top_share")
+    probability_N, positive_N, rows_N = _checked(probability_N, positive_N, weight_N, needs_both=rule != "top_share")
     given_N = np.arange(len(probability_N)) if groups_N is None else np.asarray(groups_N)
     if given_N.shape != probability_N.shape:
         raise DataError(f"threshold: found {given_N.shape} groups for {len(probability_N)} rows, expected one a row")
@@ -151,25 +126,20 @@ def threshold_interval(
             "at least two groups; set data.group_column to null where rows are independent"
         )
     distinct_J, where_N = np.unique(probability_N, return_inverse=True)
-    rows_N = _weights(weight_N, len(probability_N))
     generator = np.random.default_rng(seed)
     found: list[float] = []
-    for _ in range(MAX_DRAW_FACTOR * num_bootstrap):
+    while len(found) < num_bootstrap:
         times_G = np.bincount(generator.integers(0, num_groups, size=num_groups), minlength=num_groups)
         times_N = times_G[group_N] * rows_N
         num_rows_J = np.bincount(where_N, weights=times_N)
         num_positive_J = np.bincount(where_N, weights=times_N * positive_N)
+        # Of one label at worst every second resample: of two groups or more, each label in one of them at least.
         if rule != "top_share" and not 0 < num_positive_J.sum() < num_rows_J.sum():
             continue
         threshold_or_none = Cuts.of(distinct_J, num_rows_J, num_positive_J).choose(rule, value)
         found.append(1.0 if threshold_or_none is None else threshold_or_none)
-        if len(found) == num_bootstrap:
-            low, high = np.percentile(found, [2.5, 97.5])
-            return float(low), float(high)
-    raise DataError(
-        f"threshold: of {MAX_DRAW_FACTOR * num_bootstrap} resamples of {num_groups} groups only {len(found)} hold both "
-        f"labels, expected {num_bootstrap}; data.calibration needs more groups with each label"
-    )
+    low, high = np.percentile(found, [2.5, 97.5])
+    return float(low), float(high)
 
 
 def map_threshold(
@@ -221,18 +191,10 @@ def _check_rule(rule: str, value: float | None) -> None:
         raise ConfigError(f"threshold rule {rule}: found the value {value!r}, expected a share, at most 1")
 
 
-def _weights(weight_N: npt.ArrayLike | None, num_rows: int) -> FloatArray:
-    if weight_N is None:
-        return np.ones(num_rows)
-    given_N = np.asarray(weight_N, dtype=np.float64)
-    assert given_N.shape == (num_rows,)
-    assert (given_N >= 0).all()
-    return given_N
-
-
 def _checked(
-    probability_N: npt.ArrayLike, positive_N: npt.ArrayLike, *, needs_both: bool
-) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+    probability_N: npt.ArrayLike, positive_N: npt.ArrayLike, weight_N: npt.ArrayLike | None, *, needs_both: bool
+) -> tuple[FloatArray, npt.NDArray[np.bool_], FloatArray]:
+    """Probabilities, labels, and how many rows each row stands for."""
     probability_N = np.asarray(probability_N, dtype=np.float64)
     positive_N = np.asarray(positive_N, dtype=bool)
     if probability_N.ndim != 1 or probability_N.shape != positive_N.shape or not len(probability_N):
@@ -242,12 +204,16 @@ def _checked(
         )
     if not ((probability_N >= 0) & (probability_N <= 1)).all():
         raise DataError("threshold: found a probability that is NaN or outside 0 to 1")
-    if needs_both and (positive_N.all() or not positive_N.any()):
+    rows_N = np.ones(len(probability_N)) if weight_N is None else np.asarray(weight_N, dtype=np.float64)
+    assert rows_N.shape == probability_N.shape
+    assert (rows_N >= 0).all()
+    counted_N = positive_N[rows_N > 0]
+    if needs_both and (counted_N.all() or not counted_N.any()):
         raise DataError(
-            f"threshold: all {len(positive_N)} calibration rows have the same label, expected both; give "
+            f"threshold: all {len(counted_N)} calibration rows have the same label, expected both; give "
             "data.calibration rows of each"
         )
-    return probability_N, positive_N
+    return probability_N, positive_N, rows_N
 
 
 def decide(probabilities_NK: npt.ArrayLike, threshold: float | None) -> IntArray:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from clsgen_dist.chat.address import CONNECT_SECONDS, check_endpoint, key_of, place_of, told_by, what_to_mend
-from clsgen_dist.chat.interface import Completion, Request
+from clsgen_dist.chat.interface import ENDED_EARLY, NO_WORDS, WITHHELD, Completion, Request
 from clsgen_dist.chat.limits import Limits, Usage, check_spent, estimate_tokens, seconds_to_wait
 from clsgen_dist.chat.thinking import without_thinking
 from clsgen_dist.config.chat import ChatSettings
@@ -43,8 +43,6 @@ _OF_ONE_REQUEST = (400, 413, 422, 451)
 _NOT_TAKEN = ("unsupported_parameter", "unsupported_value")
 _DISPENSABLE = ("max_tokens", "temperature", "seed")
 
-_EMPTY, _CUT_OFF, _REFUSED = "empty", "cut off", "refused by the endpoint"
-
 
 class _Fault(Exception):
     """An attempt failed; another one may not."""
@@ -68,7 +66,7 @@ class EndpointChat:
     Attributes:
         usage: tokens spent, with those of earlier runs.
         in_flight: requests that wait for the endpoint now.
-        faults: attempts that failed, by kind: a status, "timeout", "connection", "broken answer" or "empty".
+        faults: attempts that failed, by kind: a status, "timeout", "connection", "broken answer" or NO_WORDS.
         not_taken: fields that the endpoint says its model does not take, as temperature of some reasoning models;
             they are sent no more.
     """
@@ -128,8 +126,8 @@ class EndpointChat:
             return cast(Completion, await self._retrying.copy()(self._attempt, request, tally))
         except _Fault as error:
             fault = error
-        if fault.kind == _EMPTY:
-            return _completion(tally, fault=_EMPTY)
+        if fault.kind == NO_WORDS:
+            return _completion(tally, fault=NO_WORDS)
         section = self._settings.section
         hint = f" Fewer {section}.requests_in_flight, or {section}.requests_per_minute, may help."
         raise TeacherError(
@@ -147,7 +145,7 @@ class EndpointChat:
             try:
                 content = await self._send(request)
                 if content is None:
-                    return _completion(tally, fault=_REFUSED)
+                    return _completion(tally, fault=WITHHELD)
                 return self._read(content, characters, tally)
             except _Fault as fault:
                 self.faults[fault.kind] += 1
@@ -231,19 +229,19 @@ class EndpointChat:
         self.usage += spent
         tally.usage += spent
         if choice is None:
-            raise _Fault(_EMPTY, "an answer without choices")
+            raise _Fault(NO_WORDS, "an answer without choices")
         reason = choice.get("finish_reason")
         if reason == "content_filter" or message.get("refusal"):
-            return _completion(tally, fault=_REFUSED)
+            return _completion(tally, fault=WITHHELD)
         words = without_thinking(text)
         if words:
             return _completion(tally, words)
         if reason == "length":
-            return _completion(tally, fault=_CUT_OFF)
+            return _completion(tally, fault=ENDED_EARLY)
         tally.num_blank += 1
         if tally.num_blank > _BLANK_RETRIES:
-            return _completion(tally, fault=_EMPTY)
-        raise _Fault(_EMPTY, "an answer without words")
+            return _completion(tally, fault=NO_WORDS)
+        raise _Fault(NO_WORDS, "an answer without words")
 
 
 def _completion(tally: _Tally, text: str = "", fault: str | None = None) -> Completion:

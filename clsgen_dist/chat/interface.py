@@ -5,6 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+#: Why an answer holds no words.
+NO_WORDS = "empty"
+ENDED_EARLY = "cut off"
+WITHHELD = "refused by the endpoint"
+UNREADABLY_LONG = "too long for the model"
+
 #: One turn of a conversation, as {"role": "user", "content": "..."}.
 Message = dict[str, str]
 
@@ -35,7 +41,7 @@ class Completion:
     Attributes:
         text: its words without thinking; empty where there are none.
         prompt_tokens, completion_tokens: as counted by the model's own server; thinking included.
-        fault: why there are no words, as "empty", "cut off" or "refused by the endpoint"; None where there are.
+        fault: why there are no words: NO_WORDS, ENDED_EARLY, WITHHELD or UNREADABLY_LONG; None where there are.
     """
 
     text: str

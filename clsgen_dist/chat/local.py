@@ -18,7 +18,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from clsgen_dist.chat.encoding import Prompt, PromptEncoder
-from clsgen_dist.chat.interface import Completion, Request
+from clsgen_dist.chat.interface import ENDED_EARLY, NO_WORDS, UNREADABLY_LONG, Completion, Request
 from clsgen_dist.chat.local_model import LocalModel, load_local
 from clsgen_dist.chat.thinking import without_thinking
 from clsgen_dist.config.chat import ChatSettings
@@ -57,7 +57,7 @@ class LocalChat:
         self._batch_size = settings.batch_size
         self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._serve, name="local-teacher", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name="local-model", daemon=True)
         self._thread.start()
 
     async def complete(self, request: Request) -> Completion:
@@ -67,7 +67,7 @@ class LocalChat:
             TeacherError: the model ran out of memory or failed otherwise, or was closed.
         """
         if self._closing.is_set():
-            raise TeacherError("the local teacher is closed")
+            raise TeacherError("the local model is closed")
         answer: Future[Completion] = Future()
         self._waiting.put((request, answer))
         return await asyncio.wrap_future(answer)
@@ -94,7 +94,7 @@ class LocalChat:
             except Exception as error:  # noqa: BLE001 - raised where it was asked
                 failure = error
             if self._closing.is_set():  # its answers may have been cut short
-                failure = TeacherError("the local teacher was closed before it had answered")
+                failure = TeacherError("the local model was closed before it had answered")
             for number, (_, answer) in enumerate(batch):
                 if failure is None:
                     answer.set_result(answers[number])
@@ -121,9 +121,8 @@ class LocalChat:
     def _answer(self, requests: list[Request]) -> list[Completion]:
         encoded = [self._prompts.encode(request.messages) for request in requests]
         fitting = [b for b, prompt in enumerate(encoded) if len(prompt.ids) < self._context_tokens]
-        answers = [Completion(text="", prompt_tokens=0, completion_tokens=0, fault="too long for the model")] * len(
-            requests
-        )
+        unread = Completion(text="", prompt_tokens=0, completion_tokens=0, fault=UNREADABLY_LONG)
+        answers = [unread] * len(requests)
         if fitting and not self._closing.is_set():
             limits = [int(min(requests[b].max_tokens, self._context_tokens - len(encoded[b].ids))) for b in fitting]
             written = self._write([encoded[b].ids for b in fitting], [requests[b] for b in fitting], limits)
@@ -159,7 +158,7 @@ class LocalChat:
             text=words,
             prompt_tokens=len(prompt.ids),
             completion_tokens=len(ids),
-            fault=None if words else "empty" if ids[-1] in self._ends else "cut off",
+            fault=None if words else NO_WORDS if ids[-1] in self._ends else ENDED_EARLY,
         )
 
 

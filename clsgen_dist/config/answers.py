@@ -9,12 +9,13 @@ from pathlib import Path
 from pydantic import Field
 
 from clsgen_dist.config import sections
+from clsgen_dist.config.chat_rules import FLOOR_RULE
 from clsgen_dist.config.decision_rules import DECISION_RULES
 from clsgen_dist.config.folder import RunFolder
 from clsgen_dist.config.run import build_config, validated
 from clsgen_dist.config.sections import Section
 from clsgen_dist.config.source import ConfigSource, apply_overrides, read_source
-from clsgen_dist.config.verbalize import Verbalize
+from clsgen_dist.config.verbalize import READING, Verbalize
 from clsgen_dist.errors import ConfigError
 
 
@@ -52,16 +53,16 @@ def answers_config(path: str, overrides: Sequence[str]) -> tuple[AnswersConfig, 
         The settings, and the folder in the run folder for the results.
 
     Raises:
-        ConfigError: as `load_config`.
+        ConfigError: as `load_config`, or an override without a use where nobody is asked.
     """
     source = read_source(Path(path))
     apply_overrides(source, overrides)
+    _refuse_useless(source)
     if {"data", "model"} & source.tree.keys():
         whole = build_config(source)
         config = AnswersConfig(**{name: getattr(whole, name) for name in AnswersConfig.model_fields})
     else:
-        config = validated(source, AnswersConfig)
-        _check_decisions(source, config)
+        config = _checked(source)
     folder = RunFolder((Path(config.run.output_dir) / config.run.name).absolute())
     return config, folder.verbalized
 
@@ -74,7 +75,8 @@ def plain_answers_config(labels: str, overrides: Sequence[str]) -> AnswersConfig
         overrides: words of the command line, as `--verbalize.floor 0.01`.
 
     Raises:
-        ConfigError: fewer than two labels, or an override that is none.
+        ConfigError: fewer than two labels, an override that is none or has no use where nobody is asked, or a
+            combination that cannot work.
     """
     names = [name.strip() for name in labels.split(",")]
     if len(names) < 2 or not all(names):
@@ -82,7 +84,8 @@ def plain_answers_config(labels: str, overrides: Sequence[str]) -> AnswersConfig
     tree = {"run": {"name": "answers"}, "task": {"question": "Which label?", "labels": names}}
     source = ConfigSource(tree=tree, places={(): "--labels"})
     apply_overrides(source, overrides)
-    return validated(source, AnswersConfig)
+    _refuse_useless(source)
+    return _checked(source)
 
 
 def decision_config(task: sections.Task, run: str, overrides: Sequence[str]) -> AnswersConfig:
@@ -98,13 +101,29 @@ def decision_config(task: sections.Task, run: str, overrides: Sequence[str]) -> 
     """
     source = ConfigSource(tree={"run": {"name": run}, "task": task.model_dump(mode="json")}, places={(): "bundle"})
     apply_overrides(source, overrides)
+    return _checked(source)
+
+
+def _checked(source: ConfigSource) -> AnswersConfig:
     config = validated(source, AnswersConfig)
-    _check_decisions(source, config)
+    # A type of its own, with all the sections that these rules read.
+    broken = [rule for rule in (FLOOR_RULE, *DECISION_RULES) if rule.broken(config)]  # type: ignore[arg-type]
+    if broken:
+        raise ConfigError("\n".join(f"{source.place(r.keys)}: {r.combination}: {r.reason}" for r in broken))
     return config
 
 
-def _check_decisions(source: ConfigSource, config: AnswersConfig) -> None:
-    # A type of its own, with all the sections that these rules read.
-    broken = [rule for rule in DECISION_RULES if rule.broken(config)]  # type: ignore[arg-type]
-    if broken:
-        raise ConfigError("\n".join(f"{source.place(r.keys)}: {r.combination}: {r.reason}" for r in broken))
+def _refuse_useless(source: ConfigSource) -> None:
+    """Refuses words of the command line that say whom to ask, or what else no calibration of given answers reads."""
+    asking = Verbalize.model_fields.keys() - set(READING)
+    faults = []
+    for keys in source.texts:
+        if keys[0] == "verbalize" and keys[1] in asking:
+            reason = "with --answers nobody is asked; take it away, or leave --answers away to ask a model"
+        elif keys[:2] == ("calibrate", "prior"):
+            reason = "what is said in words is not shifted to other shares of labels"
+        else:
+            continue
+        faults.append(f"--{'.'.join(map(str, keys))}: has no use with --answers: {reason}")
+    if faults:
+        raise ConfigError("\n".join(faults))

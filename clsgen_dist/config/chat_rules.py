@@ -21,6 +21,14 @@ def _set(section: ChatSettings, names: tuple[str, ...]) -> list[str]:
     return [f"{section.section}.{name}" for name in section.changed(names)]
 
 
+#: Needs labels and floor alone, so it holds for answers that were collected elsewhere, too.
+FLOOR_RULE = Rule(
+    ("verbalize", "floor"),
+    "verbalize.floor of 1 / (number of task.labels) or more",
+    "every label would be said to have at least its even share; take a smaller one, or null",
+    lambda c: c.verbalize.floor is not None and c.verbalize.floor >= 1 / len(c.task.labels),
+)
+
 CHAT_RULES = (
     Rule(
         ("explain", "teacher"),
@@ -113,4 +121,5 @@ CHAT_RULES = (
         "only a model with open weights on this machine answers in batches and shows its tokens",
         lambda c: _set(c.verbalize, (*LOCAL_ONLY, "token_probabilities")) if c.verbalize.source == "endpoint" else [],
     ),
+    FLOOR_RULE,
 )

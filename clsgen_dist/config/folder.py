@@ -15,6 +15,11 @@ class RunFolder:
     path: Path
 
     @property
+    def is_begun(self) -> bool:
+        """Whether anything stands there, answers about probabilities in words aside: those may come before a run."""
+        return self.path.exists() and any(path != self.verbalized for path in self.path.iterdir())
+
+    @property
     def config(self) -> Path:
         return self.path / "config.yaml"
 

@@ -200,8 +200,8 @@ class Train(Section):
 class Calibrate(Section):
     method: Literal["auto", "none", "temperature", "platt", "vector", "beta", "isotonic"] = Field(
         "auto",
-        description="map from head logits to probabilities; auto: the one of least cross-validated loss, within one "
-        "standard error the one with fewest parameters",
+        description="map from head logits to probabilities; auto: the one of least cross-validated loss, within a "
+        "quarter of a standard error the one with fewest parameters; of two labels and few rows, a blend",
     )
     max_temperature: Annotated[float, Field(gt=1)] = Field(100.0, description="bound of the temperature, and 1/bound")
     prior: dict[str, Annotated[float, Field(gt=0, lt=1)]] | None = Field(

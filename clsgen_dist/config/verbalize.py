@@ -9,6 +9,9 @@ from pydantic import Field
 from clsgen_dist.config.chat import ChatSettings
 from clsgen_dist.config.sections import Count
 
+#: Settings that say how answers are read, whoever gave them; all others say who is asked, and how.
+READING = ("sum_tolerance", "floor", "constant")
+
 
 class Verbalize(ChatSettings):
     section = "verbalize"
@@ -31,7 +34,7 @@ class Verbalize(ChatSettings):
         True, description="also read probabilities off the tokens, of labels and of said numbers; needs open weights"
     )
     max_rows: Count | None = Field(None, description="rows of the calibration and the test split, the first; null: all")
-    sum_tolerance: Annotated[float, Field(ge=0, lt=1)] = Field(
+    sum_tolerance: Annotated[float, Field(ge=0, lt=0.5)] = Field(
         0.05, description="how far the said probabilities of a row may sum from 1; they are divided by their sum"
     )
     floor: Annotated[float, Field(gt=0, lt=0.5)] | None = Field(

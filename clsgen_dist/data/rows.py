@@ -181,8 +181,21 @@ def _hub(source: str) -> Iterator[Record]:
         ) from None
 
 
+def label_numbers(labels: Sequence[str]) -> dict[str, int]:
+    """Number of a label by its name, and by its number as text.
+
+    Where a name is itself a number and not its own, as of labels "1" to "5", names alone count: a file that numbers
+    them from 0 would be read one off, without a word.
+    """
+    names = {name: number for number, name in enumerate(labels)}
+    numbers = {label_text(number): number for number in range(len(labels))}
+    if any(name.strip().lstrip("+-").isdigit() and numbers.get(name) != number for name, number in names.items()):
+        return names
+    return numbers | names
+
+
 def _row_builder(columns: Data, labels: list[str], need_labels: bool) -> Callable[[str, Mapping[str, Any], str], Row]:
-    numbers = {label_text(index): index for index in range(len(labels))} | {n: i for i, n in enumerate(labels)}
+    numbers = label_numbers(labels)
     if columns.label_map is not None:
         numbers = {value: labels.index(name) for value, name in columns.label_map.items()}
     fields = [name for _, name, _, _ in string.Formatter().parse(columns.text_template or "") if name is not None]

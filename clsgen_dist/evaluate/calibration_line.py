@@ -13,15 +13,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from clsgen_dist.calibrate.simplex import TINY
 from clsgen_dist.evaluate.tallies import Tally
 
 FloatArray = npt.NDArray[np.float64]
 
 #: Log-odds beyond these count as these, since those of 0 and 1 are infinite: a probability of 1e-12, in nats.
 MAX_LOG_ODDS = 27.631
-
-#: The smallest normal float, in place of a curvature of 0.
-TINY = float(np.finfo(np.float64).tiny)
 
 #: Newton steps, of which a fit that exists takes about seven.
 MAX_STEPS = 200

@@ -18,6 +18,9 @@ from clsgen_dist.evaluate.metrics import checked
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
+#: Thresholds of the decision curve: every percent, without 1, where a false alarm would cost infinitely much.
+CURVE_THRESHOLDS = tuple(round(0.01 * percent, 2) for percent in range(100))
+
 #: Expected costs that differ by less than this part of the largest cost are the same.
 TIE_TOLERANCE = 1e-12
 
@@ -125,21 +128,12 @@ def expected_cost(probabilities_NK: npt.ArrayLike, labels_N: npt.ArrayLike, cost
     )
 
 
-def bayes_decisions(probabilities_NK: npt.ArrayLike, cost_KK: npt.ArrayLike) -> IntArray:
-    """Number of the label with the least expected cost, one a row.
+def _bayes(probabilities_NK: FloatArray, cost_KK: FloatArray) -> tuple[IntArray, FloatArray]:
+    """The cheapest decision of each row, and what it is expected to cost.
 
     Of equal costs the first label is decided on, but of two labels the last, as at the threshold c_FP / (c_FP + c_FN)
     that says the same for two labels (p >= threshold).
-
-    Raises:
-        ConfigError: as `expected_cost`.
     """
-    probabilities_NK = np.asarray(probabilities_NK, dtype=np.float64)
-    return _bayes(probabilities_NK, _checked_cost(cost_KK, probabilities_NK.shape[1]))[0]
-
-
-def _bayes(probabilities_NK: FloatArray, cost_KK: FloatArray) -> tuple[IntArray, FloatArray]:
-    """The cheapest decision of each row, and what it is expected to cost."""
     cost_NK = probabilities_NK @ cost_KK
     least_N = cost_NK.min(axis=1)
     cheapest_NK = cost_NK <= least_N[:, None] + TIE_TOLERANCE * np.abs(cost_KK).max()

@@ -11,15 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from clsgen_dist.evaluate.canvas import CALIBRATED, DASHES, MUTED, RAW, TRUTH, short
-from clsgen_dist.evaluate.costs import net_benefit
+from clsgen_dist.evaluate.costs import CURVE_THRESHOLDS, net_benefit
 from clsgen_dist.evaluate.selective import TIE_TOLERANCE, risk_coverage
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
-
-#: Thresholds of the decision curve: at 1 a false alarm would cost infinitely much.
-CURVE_THRESHOLDS = np.linspace(0, 0.99, 199)
 
 #: Answered rows below which the curve jumps with each mistake; the scale is made for the rest.
 MIN_STEADY_ROWS = 20

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clsgen_dist.errors import ConfigError
-from clsgen_dist.evaluate.costs import expected_cost, net_benefit
+from clsgen_dist.evaluate.costs import CURVE_THRESHOLDS, expected_cost, net_benefit
 from clsgen_dist.evaluate.metrics import checked
 from clsgen_dist.evaluate.resampling import number_groups
 from clsgen_dist.evaluate.selective import (
@@ -35,9 +35,6 @@ MAX_RISKS = (0.01, 0.02, 0.05, 0.1, 0.2)
 
 #: Confidences from which on rows are answered.
 MIN_CONFIDENCES = (0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
-
-#: Thresholds of the decision curve.
-CURVE_THRESHOLDS = tuple(round(0.01 * percent, 2) for percent in (1, 2, *range(5, 100, 5)))
 
 
 def estimate_at_threshold(
@@ -124,7 +121,7 @@ def decision_metrics(
         selective: aurc, aurc_ci, aurc_best (as many mistakes, all of them least sure), error_rate (which is the area
             of a confidence that says nothing), coverage_at_risk (for each of `MAX_RISKS`), when_sure (for each of
             `MIN_CONFIDENCES`).
-        net_benefit: threshold, model, treat_all: lists over `CURVE_THRESHOLDS`; None with more than two labels.
+        net_benefit: threshold, model, treat_all: lists over `costs.CURVE_THRESHOLDS`; None with more than two labels.
         expected_cost: `costs.ExpectedCost` as a dictionary; None without a cost matrix.
 
     Raises:

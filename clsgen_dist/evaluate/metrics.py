@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from clsgen_dist.calibrate.simplex import TINY
 from clsgen_dist.errors import DataError, NumericsError
 from clsgen_dist.evaluate.tallies import (
     Tally,
@@ -27,9 +28,6 @@ from clsgen_dist.evaluate.tallies import (
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
-
-#: The smallest normal float: what a true label's probability of 0 is taken for, 708.4 nats instead of infinity.
-TINY = float(np.finfo(np.float64).tiny)
 
 
 def probability_metrics(
@@ -124,7 +122,7 @@ def auroc(probabilities_NK: FloatArray, labels_N: IntArray) -> float:
 
 
 def negative_log_likelihood(probabilities_NK: FloatArray, labels_N: IntArray) -> FloatArray:
-    """Negative log of the true label's probability, nats, one a row; 0 counts as `TINY`."""
+    """Negative log of the true label's probability, nats, one a row; 0 counts as `TINY`, 708.4 nats."""
     own_N = probabilities_NK[np.arange(len(labels_N)), labels_N]
     return np.asarray(-np.log(np.maximum(own_N, TINY)), dtype=np.float64)
 

@@ -5,7 +5,6 @@ Texts and explanations come from anywhere, so the template escapes all of them.
 
 from __future__ import annotations
 
-import base64
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
@@ -14,7 +13,7 @@ from typing import Any
 
 from clsgen_dist.evaluate.parts import TRAITS
 from clsgen_dist.evaluate.wording import say_calibrator, say_prior, say_rule, say_verdict, shares_differ
-from clsgen_dist.page import write_page
+from clsgen_dist.page import embed_picture, say_number, say_percent, say_span, write_page
 from clsgen_dist.records import Prediction, Row
 
 #: Example rows of each kind (right, wrong, unsure).
@@ -45,7 +44,11 @@ CALIBRATION = (
     ("mce", "MCE", "the worst bin; one bin of few rows decides it"),
     ("calibration_slope", "Slope", "1 is right; below 1 probabilities are too extreme, above 1 too cautious"),
     ("calibration_intercept", "Intercept", "nats of log-odds, beside that slope; 0 is right"),
-    ("calibration_in_the_large", "Too low by", "nats of log-odds on the whole; below 0 probabilities are too high"),
+    (
+        "calibration_in_the_large",
+        "Too low by (calibration in the large)",
+        "nats of log-odds; below 0 probabilities are too high",
+    ),
     ("brier_reliability", "Brier: reliability", "the part of the score that calibrating could remove"),
     ("brier_resolution", "Brier: resolution", "how far probabilities tell rows apart; higher is better"),
     ("brier_uncertainty", "Brier: uncertainty", "of the labels alone; score = reliability - resolution + this"),
@@ -96,7 +99,7 @@ def write_report(
     write_page(
         path,
         "evaluate/report.html.j2",
-        {"number": _number, "thousands": lambda count: f"{count:,}", "percent": lambda share: f"{100 * share:.1f} %"},
+        {"number": say_number, "thousands": lambda count: f"{count:,}", "percent": say_percent},
         m=metrics,
         notes=notes,
         # Rows with other shares of labels cannot say whether probabilities are right where they will be used.
@@ -105,11 +108,11 @@ def write_report(
         rule=say_rule(decision) if "threshold_rule" in decision else None,
         d={"prior": None, "candidates": (), "threshold_ci": None} | dict(decision),
         traits=TRAITS,
-        span=_span,
+        span=say_span,
         labels=metrics["labels"],
         headlines=[(key, name) for key, name, _ in METRICS + CALIBRATION if key in HEADLINES],
         tables=(("Probabilities", METRICS), ("Calibration", CALIBRATION)),
-        pictures={name: (_data_uri(plot), CAPTIONS[name]) for name, plot in plots.items()},
+        pictures={name: (embed_picture(plot), CAPTIONS[name]) for name, plot in plots.items()},
         kinds=choose_examples(predictions, rows, metrics["threshold"]),
         facts=facts,
         simulated="bayes" in metrics,
@@ -155,24 +158,8 @@ def _margin(prediction: Prediction, threshold: float | None) -> float:
     return first - second
 
 
-def _number(value: Any) -> str:
-    """A metric for people: counts as they are, None as undefined."""
-    if isinstance(value, float):
-        return f"{value:.3f}".replace("-0.000", "0.000")
-    return "undefined" if value is None else str(value)
-
-
-def _span(ends: Sequence[float] | None) -> str:
-    """An interval for people; None, where there is none, as nothing."""
-    return "" if ends is None else f"{_number(ends[0])} to {_number(ends[1])}"
-
-
 def _clip(text: str) -> str:
     if len(text) <= MAX_EXAMPLE_CHARACTERS:
         return text
     left_out = len(text) - MAX_EXAMPLE_CHARACTERS
     return f"{text[:MAX_EXAMPLE_CHARACTERS].rstrip()} \u2026 [{left_out} more characters]"
-
-
-def _data_uri(picture: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode("ascii")

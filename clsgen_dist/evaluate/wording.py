@@ -29,7 +29,7 @@ RULES = {
 MAX_NUMBERS = 12
 
 #: Standard errors beyond which the shares of labels are not those of the prior.
-NUM_STANDARD_ERRORS = 3
+CLEAR_DIFFERENCE_ERRORS = 3
 
 
 def say_verdict(metrics: Mapping[str, Any]) -> str:
@@ -41,12 +41,15 @@ def say_verdict(metrics: Mapping[str, Any]) -> str:
     if own["ece"] > high:
         verdict = f"The {name} probabilities are off by more than chance: an ECE of {own['ece']:.3f}, while {of_size}."
     else:
-        verdict = f"No sign of miscalibration in the {name} probabilities: an ECE of {own['ece']:.3f}; {of_size}."
+        verdict = (
+            f"The {name} probabilities show no calibration error beyond chance: an ECE of {own['ece']:.3f}; {of_size}."
+        )
     slope, span = own["calibration_slope"], own["calibration_slope_ci"]
     if slope is None or span is None or span[0] <= 1 <= span[1]:
         return verdict
     leaning = "too extreme" if slope < 1 else "too cautious"
-    return f"{verdict} They are {leaning}: the slope is {slope:.2f} ({span[0]:.2f} to {span[1]:.2f}), not 1."
+    turn = "They are" if own["ece"] > high else "Yet all in all they are a little"
+    return f"{verdict} {turn} {leaning}: the slope is {slope:.2f} ({span[0]:.2f} to {span[1]:.2f}), not 1."
 
 
 def say_calibrator(calibrator: Mapping[str, Any]) -> str:
@@ -74,7 +77,7 @@ def shares_differ(prior: Mapping[str, float], labels: Sequence[str], shares: Seq
         num_rows: how many rows.
     """
     return any(
-        abs(prior[name] - share) > NUM_STANDARD_ERRORS * math.sqrt(prior[name] * (1 - prior[name]) / num_rows)
+        abs(prior[name] - share) > CLEAR_DIFFERENCE_ERRORS * math.sqrt(prior[name] * (1 - prior[name]) / num_rows)
         for name, share in zip(labels, shares, strict=True)
     )
 

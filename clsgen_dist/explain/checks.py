@@ -11,6 +11,7 @@ import re
 import unicodedata
 from typing import Any
 
+from clsgen_dist.chat.interface import ENDED_EARLY, NO_WORDS, UNREADABLY_LONG, WITHHELD
 from clsgen_dist.config.explain import Checks
 from clsgen_dist.config.sections import Task
 from clsgen_dist.errors import ConfigError
@@ -18,7 +19,7 @@ from clsgen_dist.errors import ConfigError
 #: Why an attempt at a reason is refused, in words. The last six are found elsewhere: by the teacher, by its second
 #: reading and by the count of duplicates.
 CAUSES = {
-    "empty": "no words",
+    NO_WORDS: "no words",
     "unreadable": "control or unassigned characters, marks of a chat template, wrongly decoded or too few letters",
     "refusal": "the teacher declines to answer or speaks of itself",
     "told": "says that the answer was given",
@@ -32,11 +33,11 @@ CAUSES = {
     "disagrees": "the teacher itself gives another label",
     "unconvincing": "a reader without the text finds another label in it, or none",
     "duplicate": "nearly the same words as too many other reasons",
-    "cut off": "the answer ended at explain.max_tokens",
-    "refused by the endpoint": "the endpoint's own filter withheld the answer",
+    ENDED_EARLY: "the answer ended at explain.max_tokens",
+    WITHHELD: "the endpoint's own filter withheld the answer",
     "unwritten": "nobody wrote one",
     "no evidence": "no phrase of the text speaks for the label",
-    "too long for the model": "the text is longer than the teacher model can read",
+    UNREADABLY_LONG: "the text is longer than the teacher model can read",
 }
 
 _MARKS = "".join(chr(c) for c in range(0x300, 0xFFFF) if unicodedata.category(chr(c)).startswith("M"))
@@ -147,7 +148,7 @@ class Checker:
             text: the row's text.
         """
         if not words_of(reason):
-            return "empty" if not reason.strip() else "unreadable"
+            return NO_WORDS if not reason.strip() else "unreadable"
         found = self._leak(reason, text) if self._checks.leak else None
         return found or (self._form(reason, text) if self._checks.form else None)
 

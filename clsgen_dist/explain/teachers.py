@@ -22,6 +22,7 @@ from clsgen_dist.explain.prompts import (
 )
 from clsgen_dist.explain.teacher import Teacher
 from clsgen_dist.explain.watch import Watch
+from clsgen_dist.integrity import fingerprint
 from clsgen_dist.records import Row, RowSource
 
 #: What each teacher is, for the report.
@@ -75,8 +76,10 @@ def make_chat_explainer(config: RunConfig, chat: Chat, memory: Memory) -> Explai
     """A chat model as teacher; it is asked each thing once."""
     explain = config.explain
     # Everything that answers depend on beside the request itself.
-    model = json.dumps([explain.teacher, explain.model, explain.extra_body], sort_keys=True)
-    remembered = RememberedChat(chat, memory, model=model)
+    facts = [explain.teacher, explain.model, explain.extra_body]
+    if explain.teacher == "local":  # other weights may come to stand in the same folder
+        facts.append(fingerprint(str(explain.model)))
+    remembered = RememberedChat(chat, memory, model=json.dumps(facts, sort_keys=True))
     return TaughtReasons(ChatTeacher(remembered, config.task, explain), explain, make_fault_of(config))
 
 

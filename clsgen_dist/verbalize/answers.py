@@ -22,7 +22,7 @@ from scipy.sparse.csgraph import connected_components
 
 from clsgen_dist.calibrate.simplex import average_prompts, default_floor
 from clsgen_dist.config.run import label_text
-from clsgen_dist.data.rows import read_jsonl
+from clsgen_dist.data.rows import label_numbers, read_jsonl
 from clsgen_dist.data.splits import normalised
 from clsgen_dist.errors import DataError
 from clsgen_dist.records import UNLABELLED
@@ -128,8 +128,7 @@ def read_answers(path: Path, labels: Sequence[str], *, sum_tolerance: float) -> 
         DataError: the file is missing, empty or broken, a line lacks a key or has one of a wrong type, a label is
             unknown, two lines have one id, or some lines have a text and others none; names file and line.
     """
-    number_of = {label_text(number): number for number in range(len(labels))}
-    number_of |= {name: number for number, name in enumerate(labels)}
+    number_of = label_numbers(labels)
     place_of: dict[str, str] = {}
     rows: list[tuple[str, int, str, str | None, str | None]] = []
     for place, record in read_jsonl(path):

@@ -15,12 +15,20 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from clsgen_dist.calibrate.selection import NUM_STANDARD_ERRORS
-from clsgen_dist.errors import DataError
+from clsgen_dist.calibrate.selection import NUM_STANDARD_ERRORS, standard_error
 from clsgen_dist.evaluate.metrics import negative_log_likelihood
 from clsgen_dist.records import UNLABELLED
 from clsgen_dist.verbalize.folds import deal_folds
-from clsgen_dist.verbalize.methods import UNSCALED, Evidence, Method, Settings, base_rate, fit_method
+from clsgen_dist.verbalize.methods import (
+    UNSCALED,
+    Evidence,
+    Method,
+    Settings,
+    base_rate,
+    fit_method,
+    say_too_few,
+    say_too_few_groups,
+)
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -93,9 +101,7 @@ def choose_method(
     candidates = []
     for name, loss_N in losses.items():
         above_N = loss_N - losses[best]
-        # Deviations of one group are added up before they are squared: its rows are not independent.
-        deviation_G = np.bincount(group_N, weights=above_N - above_N.mean())
-        error = float(np.sqrt((deviation_G**2).sum()) / len(known))
+        error = standard_error(above_N, group_N)
         candidates.append(Candidate(name, counted[name], means[name], float(above_N.mean()), error))
     close = [c for c in candidates if c.above_best <= NUM_STANDARD_ERRORS * c.standard_error]
     chosen = min(close, key=lambda c: (c.num_parameters, c.mean_nll))
@@ -118,10 +124,19 @@ def _held_out_loss(method: Method, known: Evidence, settings: Settings) -> Float
             if not held_N.any():
                 continue
             rest, held = known.take(~held_N), known.take(held_N)
-            try:
-                fitted = fit_method(method, rest, settings)
-            except DataError:
+            if _is_too_little(method, rest):
                 return None
+            fitted = fit_method(method, rest, settings)
             probability_NK = fill(fitted.predict(held), base_rate(rest.labels_N, num_labels))
             total_N[held_N] += negative_log_likelihood(probability_NK, held.labels_N)
     return total_N / NUM_REPEATS
+
+
+def _is_too_little(method: Method, rest: Evidence) -> bool:
+    """Whether the rows outside a fold, of which there may be none, are too few to fit a method on."""
+    if method.kind == "base_rate":
+        return False
+    usable_N = rest.usable_N(method.source)
+    if say_too_few(rest.labels_N[usable_N]):
+        return True
+    return method.kind == "learned" and say_too_few_groups(rest.groups_N[usable_N]) is not None

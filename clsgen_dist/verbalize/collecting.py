@@ -19,6 +19,7 @@ from clsgen_dist.config.run import RunConfig
 from clsgen_dist.config.sections import Task
 from clsgen_dist.config.verbalize import Verbalize
 from clsgen_dist.errors import BundleError, ConfigError
+from clsgen_dist.integrity import fingerprint
 from clsgen_dist.progress import Event, Listener
 from clsgen_dist.records import Row
 from clsgen_dist.sealed import model_hash, read_manifest
@@ -100,6 +101,8 @@ def load_asked(config: RunConfig, folder: RunFolder) -> Asked:
 
         loaded = load_local(verbalize) if verbalize.source == "local" else None
         facts = [verbalize.source, verbalize.model, verbalize.extra_body]
+        if loaded is not None:  # other weights may come to stand in the same folder
+            facts.append(fingerprint(str(verbalize.model)))
         name = str(verbalize.model)
     return Asked(name, json.dumps(facts, sort_keys=True), loaded)
 

@@ -113,7 +113,7 @@ def fit_learned_map(
         logits_NK: inverted softmax of what was said; finite.
         features_NF: features of the texts; NaN counts as the mean.
         labels_N: number of the label, 0 to K - 1.
-        folds_N: fold of each row, 0 to F - 1; rows of one group are in one fold.
+        folds_N: fold of each row, two folds or more; rows of one group are in one fold.
         feature_names: names of the F features.
         max_temperature: bound of the temperature that the penalty draws toward.
 
@@ -134,6 +134,7 @@ def fit_learned_map(
     start_IK = np.zeros((num_inputs, num_labels))
     start_IK[:num_labels] = np.eye(num_labels) * logit_scale / calibrator.temperature
     folds = [folds_N == fold for fold in np.unique(folds_N)]
+    assert len(folds) > 1, "list_methods offers this method where there are two groups or more"
     losses = []
     for penalty in PENALTIES:
         loss = 0.0

@@ -136,18 +136,21 @@ def list_methods(evidence: Evidence, num_labels: int) -> tuple[list[Method], dic
         own = [Method("raw" if said else source, source, "as_said")]
         if said:
             own += [Method("raw_floored", source, "floored"), Method("resoftmax_temperature", source, "resoftmax")]
-        own_N = evidence.labels_N[evidence.usable_N(source)]
+        usable_N = evidence.usable_N(source)
+        own_N = evidence.labels_N[usable_N]
         prefix = "invert_softmax" if said else source
         scalings = [kind for kind in candidate_methods(num_labels, len(own_N)) if kind != "none"]
         own += [Method(f"{prefix}_{kind}", source, kind) for kind in scalings]
         if said:
             own += [Method("rank", source, "rank"), Method("learned", source, "learned")]
-        too_few = say_too_few(own_N)
+        too_few, too_few_groups = say_too_few(own_N), say_too_few_groups(evidence.groups_N[usable_N])
         for method in own:
             if too_few and method.kind not in ("as_said", "floored"):
                 missing[method.name] = too_few
             elif method.kind == "learned" and evidence.features_NF is None:
                 missing[method.name] = "it reads features of the texts, and the answers came without texts"
+            elif method.kind == "learned" and too_few_groups:
+                missing[method.name] = too_few_groups
             else:
                 methods.append(method)
     return methods, missing
@@ -159,6 +162,13 @@ def say_too_few(labels_N: IntArray) -> str | None:
         return f"{len(labels_N)} labelled rows can be fitted on, expected at least {MIN_LABELLED_ROWS}"
     if (labels_N == labels_N[0]).all():
         return f"all {len(labels_N)} labelled rows that can be fitted on are of one label, expected at least two"
+    return None
+
+
+def say_too_few_groups(groups_N: npt.NDArray[Any]) -> str | None:
+    """Why nothing can be cross-validated on rows of these groups; None where something can."""
+    if len(np.unique(groups_N)) < 2:
+        return f"all {len(groups_N)} labelled rows that can be fitted on are of one group, expected at least two"
     return None
 
 

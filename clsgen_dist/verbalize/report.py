@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from clsgen_dist.calibrate.selection import NUM_STANDARD_ERRORS
-from clsgen_dist.page import Filters, write_page
+from clsgen_dist.page import Filters, embed_picture, say_number, say_percent, say_span, write_page
 from clsgen_dist.verbalize.parsing import FAULTS
 from clsgen_dist.verbalize.titles import title_of
 from clsgen_dist.verbalize.verdict import find_warnings, say_verdict
@@ -67,10 +66,10 @@ def write_study_report(
             title.
     """
     filters: Filters = {
-        "number": _number,
+        "number": say_number,
         "floor": lambda floor: f"{floor:.3g}",
         "thousands": lambda count: f"{count:,}",
-        "percent": _percent,
+        "percent": say_percent,
         "title_of": title_of,
     }
     parsed = [(name, metrics[name]) for name in metrics["sources"] if name in metrics]
@@ -84,14 +83,14 @@ def write_study_report(
         tables=_tables(metrics, parsed),
         columns=COLUMNS,
         meanings=MEANINGS,
-        pictures=[(name, _data_uri(plot), CAPTIONS[name]) for name, plot in plots.items()],
+        pictures=[(name, embed_picture(plot), CAPTIONS[name]) for name, plot in plots.items()],
         failures=_merge_failures(metrics),
         fault_sentences=FAULTS,
         traits=TRAITS,
         parts=_pair_parts(metrics["parts"]),
         facts=facts,
         num_errors=NUM_STANDARD_ERRORS,
-        span=_span,
+        span=say_span,
     )
 
 
@@ -128,28 +127,3 @@ def _pair_parts(
 ) -> dict[str, list[tuple[Mapping[str, Any], Mapping[str, Any]]]]:
     """Trait -> [(part before, the same part after)]."""
     return {trait: list(zip(*of_method.values(), strict=True)) for trait, of_method in parts.items()}
-
-
-def _span(interval: list[float] | None) -> str:
-    """An interval for people; nothing where there is none."""
-    return "" if interval is None else f"{_number(interval[0])} to {_number(interval[1])}"
-
-
-def _number(value: Any) -> str:
-    """A number for people: counts as they are, None as undefined."""
-    if isinstance(value, float):
-        words = f"{value:.3f}"
-        return "0.000" if words == "-0.000" else words
-    return "undefined" if value is None else str(value)
-
-
-def _percent(share: float) -> str:
-    """A share for people; rounding never makes it look like none or all."""
-    words = f"{100 * share:.1f} %"
-    if words == "100.0 %" and share < 1:
-        return "> 99.9 %"
-    return "< 0.1 %" if words == "0.0 %" and share > 0 else words
-
-
-def _data_uri(picture: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode("ascii")

@@ -2,7 +2,8 @@
 
 verbalized/
   answers.sqlite   every answer as it came, so that the same command goes on where it was
-  answers.jsonl    id, split, label, answers; token probabilities where they were read
+  answers.jsonl    id, split, label, answers, sum and form of what the first one says; token probabilities where they
+                   were read
   metrics.json     all methods, measured
   fits.json        all methods, fitted
   report.html      both, for people, with the pictures beside it
@@ -22,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from clsgen_dist.chat.interface import Completion
+from clsgen_dist.chat.interface import ENDED_EARLY, UNREADABLY_LONG, WITHHELD, Completion
 from clsgen_dist.config.answers import AnswersConfig, AnswersRequest
 from clsgen_dist.config.folder import RunFolder
 from clsgen_dist.config.run import RunConfig
@@ -44,7 +45,9 @@ from clsgen_dist.verbalize.study import study
 SPLITS_ASKED = ("calibration", "test")
 
 #: What it means where there are no words; anything else counts as no answer.
-_FAULTS = {"cut off": CUT_OFF, "too long for the model": TOO_LONG, "refused by the endpoint": "refusal"}
+_FAULTS = {ENDED_EARLY: CUT_OFF, UNREADABLY_LONG: TOO_LONG, WITHHELD: "refusal"}
+
+_UNSHIFTED = "calibrate.prior: has no effect here, as probabilities that are said in words are not shifted"
 
 
 def verbalize_run(config: RunConfig, listener: Listener) -> Path:
@@ -105,9 +108,14 @@ def calibrate_answers(request: AnswersRequest) -> Path:
         The folder of the results.
 
     Raises:
+        ConfigError: the results of a model that was asked stand in that folder.
         DataError: answers that cannot be read, or that nothing can be fitted to.
     """
     config = request.config
+    if (request.output / "answers.sqlite").exists():
+        raise ConfigError(
+            f"{request.output}: holds what a model was asked for, and its results; give another folder with --output"
+        )
     labels, tolerance = config.task.labels, config.verbalize.sum_tolerance
     test = read_answers(request.answers, labels, sum_tolerance=tolerance)
     if request.calibration_answers is None:
@@ -128,10 +136,14 @@ def calibrate_answers(request: AnswersRequest) -> Path:
 def _check_rows(rows: Mapping[str, Sequence[Row]]) -> None:
     """Refuses, before a model is asked, rows that nothing could be fitted to or measured on."""
     for split, some in rows.items():
-        labels_N = np.array([row.label for row in some if row.label is not None], dtype=np.int64)
+        known = [row for row in some if row.label is not None]
+        labels_N = np.array([row.label for row in known], dtype=np.int64)
+        groups_N = name_groups([row.id for row in known], [row.group for row in known])
         fault = say_too_few(labels_N) if split == "calibration" else None
         if fault is None and len(np.unique(labels_N)) < 2:
             fault = f"{len(labels_N)} labelled rows of fewer than two labels, nothing can be measured"
+        if fault is None and split == "test" and len(np.unique(groups_N)) < 2:
+            fault = f"all {len(known)} labelled rows are of one group, nothing can be measured"
         if fault is not None:
             raise DataError(
                 f"the {split} rows: {fault}; give more of them (data.{split}, data.split_fractions, "
@@ -154,12 +166,14 @@ def _write_study(
         fit,
         test,
         floor=floor,
+        is_floor_default=config.verbalize.floor is None,
         constant=config.verbalize.constant,
         max_temperature=config.calibrate.max_temperature,
         num_bins=config.evaluate.num_bins,
         num_bootstrap=config.evaluate.num_bootstrap,
         seed=config.run.seed,
         origin=origin,
+        warnings=[] if config.calibrate.prior is None else [_UNSHIFTED],
     )
     folder.mkdir(parents=True, exist_ok=True)
     pictures = write_study_plots(folder, found)
@@ -210,13 +224,17 @@ def _write_answers(path: Path, config: RunConfig, rows: Mapping[str, Sequence[Ro
     with temporary.open("w", encoding="utf-8") as file:
         for split, of_split in rows.items():
             for n, row in enumerate(of_split):
+                first = collected.answers[split][0][n]
+                said = _understood(first, config.task.labels, config.verbalize.sum_tolerance)
                 line: dict[str, Any] = {
                     "id": row.id,
                     "split": split,
                     "label": None if row.label is None else config.task.labels[row.label],
                     "group": row.group,
-                    "answer": collected.answers[split][0][n].text,
+                    "answer": first.text,
                     "answers": [of_prompt[n].text for of_prompt in collected.answers[split]],
+                    "raw_sum": said.raw_sum,
+                    "form": said.form,
                 }
                 if split in collected.readings and not math.isnan(collected.readings[split][n].label_mass):
                     line |= collected.readings[split][n]._asdict()

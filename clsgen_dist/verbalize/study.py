@@ -9,7 +9,7 @@ first alone would flatter a model that is silent where it is hard.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal
@@ -71,7 +71,9 @@ def study(
     num_bins: int,
     num_bootstrap: int,
     seed: int,
+    is_floor_default: bool | None = None,
     origin: Mapping[str, str] | None = None,
+    warnings: Sequence[str] = (),
 ) -> Study:
     """Compare all ways from what a model said to probabilities.
 
@@ -84,7 +86,9 @@ def study(
         num_bins: bins of the calibration errors.
         num_bootstrap: resamples of groups behind each interval.
         seed: seed of folds, resamples and draws.
+        is_floor_default: whether nobody set `floor`, though it may be given; None: where it is None.
         origin: what a fit depends on besides its rows, name -> hash or name: model, prompt. Kept with the fits.
+        warnings: further ones, as "NAME: words".
 
     Raises:
         DataError: the two share rows; nothing can be fitted or measured, because too few answers were understood or
@@ -142,7 +146,7 @@ def study(
         "failures_fit": fit.count_failures(),
         "num_distinct_values": num_distinct(test.said_NK[test.parsed_N]),
         "floor": chosen_floor if len(said_NK) else None,
-        "is_floor_default": floor is None,
+        "is_floor_default": floor is None if is_floor_default is None else is_floor_default,
         "constant": constant,
         "num_bins": num_bins,
         "label_shares": rate_K.tolist(),
@@ -152,7 +156,7 @@ def study(
         "after": after,
         "sources": {name: one.method.source for name, one in fitted.items()},
         "unavailable": unavailable,
-        "warnings": [f"{name}: {warning}" for name, one in fitted.items() for warning in one.warnings],
+        "warnings": [*warnings, *(f"{name}: {said}" for name, one in fitted.items() for said in one.warnings)],
         "all_rows": everywhere,
         "floors": tabulate_floors(fit_rows, test_rows, settings) if has_said else [],
         "thresholds": _thresholds(probabilities, test_rows, fitted, [n for n in (before, after) if n]),

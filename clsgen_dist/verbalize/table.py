@@ -115,7 +115,8 @@ def tabulate_floors(fit: Evidence, test: Evidence, settings: Settings) -> list[d
     """
     method = Method("invert_softmax_temperature", SAID, "temperature")
     largest = 0.5 / fit.sources[SAID].shape[1]
-    floors = {*FLOORS, settings.floor / 2, settings.floor, min(2 * settings.floor, largest)} - {0.0}
+    others = (*FLOORS, settings.floor / 2, 2 * settings.floor)
+    floors = {settings.floor, *(min(floor, largest) for floor in others)} - {0.0}
     lines = []
     for floor in sorted(floors):
         fitted = fit_method(method, fit, replace(settings, floor=floor))

@@ -18,6 +18,7 @@ from clsgen_dist.data.tokens import TokenizedSplit
 from clsgen_dist.errors import CheckpointError, ClsGenError, ConfigError, DataError
 from clsgen_dist.prepare import backbone_place, prepare, survey_splits
 from clsgen_dist.records import SPLITS
+from clsgen_dist.sources import gather_sources
 from tests.support.tiny import ROOT, shared_backbone, tiny_config, tiny_rows, write_jsonl
 
 
@@ -305,3 +306,32 @@ def test_too_few_calibration_rows_are_refused_before_training(tmp_path: Path) ->
     with pytest.raises(DataError, match="12 labelled rows, a calibrator needs 20"):
         prepare(config)
     assert not config.folder.parent.exists()
+
+
+def test_a_run_may_begin_with_what_was_said_in_words(tmp_path: Path) -> None:
+    """Rows that a model was asked about stand already; what it said stays, and the rows are the run's own."""
+    config = tiny_config(tmp_path)
+    folder = RunFolder(config.folder)
+    gather_sources(config, folder)
+    folder.verbalized.mkdir()
+    (folder.verbalized / "metrics.json").write_text("{}", encoding="utf-8")
+    rows = contents(folder.path / "rows")
+    assert prepare(config).path == folder.path
+    assert contents(folder.path / "rows") == rows
+    assert (folder.verbalized / "metrics.json").read_text(encoding="utf-8") == "{}"
+
+
+def test_a_run_may_begin_beside_answers_of_others(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path)
+    folder = RunFolder(config.folder)
+    folder.verbalized.mkdir(parents=True)
+    (folder.verbalized / "metrics.json").write_text("{}", encoding="utf-8")
+    assert gather_sources(config, folder)
+    assert prepare(config).config.is_file()
+    assert (folder.verbalized / "metrics.json").is_file()
+
+
+def test_rows_of_other_settings_are_no_beginning(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path)
+    gather_sources(config, RunFolder(config.folder))
+    assert "read with other settings" in refused(tiny_config(tmp_path, **{"data.max_train_rows": 5}), ConfigError)

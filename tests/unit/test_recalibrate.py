@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -80,11 +81,13 @@ def test_a_bundle_decides_as_it_was_told(bundle: Path, rows: Path, tmp_path: Pat
     assert loaded.calibrator.method == "platt"
     assert loaded.threshold == pytest.approx(0.2)
     assert {event.stage: event.done for event in heard} == {"calibrate": 80, "test": 60}
-    assert set(found.metrics) == {"raw", "calibrated"}
+    assert set(found.metrics) == {"raw", "calibrated", "at_threshold"}
+    assert found.metrics["at_threshold"]["threshold"] == pytest.approx(0.2)
     assert found.metrics["raw"]["nll"] != found.metrics["calibrated"]["nll"]
     printed = calibrated_summary(bundle, found.decision, found.warnings, found.metrics)
     assert "calibrator: platt slope" in printed
     assert "threshold:  0.2000 (cost 0.25)" in printed
+    assert "share flagged" in printed
 
 
 def test_candidates_are_kept_with_what_they_were_worth(bundle: Path, rows: Path) -> None:
@@ -163,3 +166,41 @@ def test_a_changed_model_refuses_its_calibrator_until_it_is_calibrated_again(bun
         load_bundle(bundle, device=CPU)
     recalibrate(request(bundle, rows), silent)
     load_bundle(bundle, device=CPU)
+
+
+def test_groups_on_both_sides_and_a_test_file_that_cannot_be_measured(bundle: Path, tmp_path: Path) -> None:
+    rows = write_jsonl(tmp_path / "r.jsonl", [row | {"group": n // 2} for n, row in enumerate(tiny_rows(40, seed=1))])
+    test = write_jsonl(tmp_path / "t.jsonl", [row | {"group": n // 2} for n, row in enumerate(tiny_rows(10, seed=2))])
+    assert "5 groups also stand in" in refused(DataError, bundle, rows, test=test)
+    one = write_jsonl(tmp_path / "o.jsonl", [row | {"label": "no"} for row in tiny_rows(10, seed=3)])
+    assert "labelled rows of 1 label(s) and 10 group(s)" in refused(DataError, bundle, rows, test=one)
+
+
+def test_without_a_calibrator_few_rows_are_enough(bundle: Path, tmp_path: Path) -> None:
+    few = write_jsonl(tmp_path / "few.jsonl", tiny_rows(10, seed=1))
+    found = recalibrate(request(bundle, few, "--calibrate.method", "none"), silent)
+    assert found.decision.threshold is not None
+    assert "10 labelled rows is little more than chance" in found.warnings[0]
+
+
+@pytest.mark.parametrize("move", [0, 1, 2])
+def test_a_process_that_dies_on_the_way_leaves_a_bundle_that_opens(
+    bundle: Path, rows: Path, monkeypatch: pytest.MonkeyPatch, move: int
+) -> None:
+    """Before the manifest, the calibrator, or the manifest again is put in its place."""
+    replace, left = os.replace, [move]
+
+    def dying(source: Any, place: Any) -> None:
+        if Path(place).parent == bundle:
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+        replace(source, place)
+
+    monkeypatch.setattr(os, "replace", dying)
+    with pytest.raises(KeyboardInterrupt):
+        recalibrate(request(bundle, rows, "--calibrate.method", "platt"), silent)
+    monkeypatch.undo()
+    assert load_bundle(bundle, device=CPU).calibrator.method == ("platt" if move == 2 else "none")
+    recalibrate(request(bundle, rows, "--calibrate.method", "temperature"), silent)
+    assert load_bundle(bundle, device=CPU).calibrator.method == "temperature"

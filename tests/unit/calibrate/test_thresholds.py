@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,7 +12,6 @@ from sklearn.metrics import f1_score, precision_score, recall_score
 
 from clsgen_dist.calibrate.scaling import IDENTITY, Calibrator
 from clsgen_dist.calibrate.thresholds import (
-    best_f1_threshold,
     choose_threshold,
     decide,
     map_threshold,
@@ -20,20 +20,24 @@ from clsgen_dist.calibrate.thresholds import (
 from clsgen_dist.errors import ConfigError, DataError
 
 
+def best_f1(probability: npt.ArrayLike, positive: npt.ArrayLike) -> float:
+    return choose_threshold(probability, positive, rule="best_f1", value=None)
+
+
 def test_the_threshold_lies_midway_between_two_probabilities() -> None:
-    assert best_f1_threshold([0.1, 0.2, 0.6, 0.9], [False, False, True, True]) == pytest.approx(0.4)
+    assert best_f1([0.1, 0.2, 0.6, 0.9], [False, False, True, True]) == pytest.approx(0.4)
 
 
 def test_where_all_rows_are_best_called_positive_it_lies_midway_to_zero() -> None:
-    assert best_f1_threshold([0.2, 0.4, 0.6], [True, False, True]) == pytest.approx(0.1)
-    assert best_f1_threshold([0.0, 0.0], [True, False]) == 0.0
+    assert best_f1([0.2, 0.4, 0.6], [True, False, True]) == pytest.approx(0.1)
+    assert best_f1([0.0, 0.0], [True, False]) == 0.0
 
 
 def test_of_equal_f1_the_threshold_nearest_to_a_half_is_taken() -> None:
     # Both cuts give F1 = 2/3: {top row} and {all four rows}.
     probability, positive = [0.1, 0.3, 0.8, 0.9], [True, False, False, True]
-    assert best_f1_threshold(probability, positive) == pytest.approx(0.85)
-    assert best_f1_threshold([0.1, 0.3, 0.4, 0.9], positive) == pytest.approx(0.65)
+    assert best_f1(probability, positive) == pytest.approx(0.85)
+    assert best_f1([0.1, 0.3, 0.4, 0.9], positive) == pytest.approx(0.65)
 
 
 @settings(max_examples=100, deadline=None)
@@ -43,7 +47,7 @@ def test_no_other_threshold_has_a_larger_f1(rows: list[tuple[int, bool]]) -> Non
     positive = np.array([y for _, y in rows])
     if positive.all() or not positive.any():
         return
-    chosen = best_f1_threshold(probability, positive)
+    chosen = best_f1(probability, positive)
     best = max(f1_score(positive, probability >= t, zero_division=0) for t in np.unique(probability))
     assert f1_score(positive, probability >= chosen, zero_division=0) == pytest.approx(best)
     assert 0 <= chosen <= 1
@@ -52,7 +56,7 @@ def test_no_other_threshold_has_a_larger_f1(rows: list[tuple[int, bool]]) -> Non
 def test_neighbouring_floats_keep_their_sides() -> None:
     low = 0.5
     high = float(np.nextafter(low, 1))
-    threshold = best_f1_threshold([low, high], [False, True])
+    threshold = best_f1([low, high], [False, True])
     assert decide([[1 - low, low], [1 - high, high]], threshold).tolist() == [0, 1]
 
 
@@ -60,14 +64,14 @@ def test_the_order_of_rows_does_not_matter() -> None:
     generator = np.random.default_rng(0)
     probability, positive = generator.random(200), generator.random(200) < 0.3
     shuffled = generator.permutation(200)
-    assert best_f1_threshold(probability, positive) == best_f1_threshold(probability[shuffled], positive[shuffled])
+    assert best_f1(probability, positive) == best_f1(probability[shuffled], positive[shuffled])
 
 
 def test_for_calibrated_probabilities_the_threshold_is_half_the_best_f1() -> None:
     generator = np.random.default_rng(1)
     probability = expit(generator.normal(-1.5, 1.5, size=40_000))
     positive = generator.random(40_000) < probability
-    threshold = best_f1_threshold(probability, positive)
+    threshold = best_f1(probability, positive)
     assert threshold == pytest.approx(f1_score(positive, probability >= threshold) / 2, abs=0.03)
 
 
@@ -84,7 +88,7 @@ def test_for_calibrated_probabilities_the_threshold_is_half_the_best_f1() -> Non
 )
 def test_rows_without_a_threshold_are_refused(probability: list[float], positive: list[bool], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        best_f1_threshold(probability, positive)
+        best_f1(probability, positive)
 
 
 def test_the_last_label_wins_a_tie_at_the_threshold_and_the_first_one_without() -> None:
@@ -145,7 +149,7 @@ def test_recall_is_reached_with_the_highest_threshold(value: float) -> None:
 
 
 def test_a_precision_that_cannot_be_had_names_the_best_one() -> None:
-    with pytest.raises(DataError, match=r"precision of 0.9 .* the best is 0.6667"):
+    with pytest.raises(DataError, match=r"precision of 0.9: the best .* is 0.6667"):
         choose_threshold([0.1, 0.7, 0.7, 0.7], [False, True, True, False], rule="precision", value=0.9)
 
 
@@ -176,14 +180,12 @@ def test_a_share_is_never_exceeded_and_ties_stay_together() -> None:
 
 
 def test_a_tie_at_the_top_that_is_larger_than_the_share_is_refused() -> None:
-    with pytest.raises(DataError, match="that of 3 of 4"):
-        choose_threshold([0.9, 0.9, 0.9, 0.1], [True] * 4, rule="top_share", value=0.5)
-
-
-def test_best_f1_is_the_old_rule() -> None:
-    probability, positive = rows_of(seed=5)
-    chosen = choose_threshold(probability, positive, rule="best_f1", value=None)
-    assert chosen == best_f1_threshold(probability, positive)
+    probability, never = [0.9, 0.9, 0.9, 0.1], [False] * 4
+    with pytest.raises(DataError, match=r"a share of 0.75 of the calibration rows, more than 0.5;"):
+        choose_threshold(probability, never, rule="top_share", value=0.5)
+    # The three rows stand for 3 of 12.
+    with pytest.raises(DataError, match=r"a share of 0.25 of the calibration rows, more than 0.2;"):
+        choose_threshold(probability, never, rule="top_share", value=0.2, weight_N=[1, 1, 1, 9])
 
 
 @pytest.mark.parametrize(
@@ -209,6 +211,11 @@ def test_rules_and_values_that_do_not_fit_are_refused(rule: str, value: float | 
 def test_rules_on_labels_need_both(rule: str) -> None:
     with pytest.raises(DataError, match="same label"):
         choose_threshold([0.1, 0.9], [True, True], rule=rule, value=0.5)
+
+
+def test_rows_that_stand_for_none_bring_no_label() -> None:
+    with pytest.raises(DataError, match="all 2 calibration rows have the same label"):
+        choose_threshold([0.1, 0.5, 0.9], [False, False, True], rule="best_f1", value=None, weight_N=[1, 1, 0])
 
 
 # How sure a threshold is.
@@ -262,6 +269,13 @@ def test_the_interval_of_a_cost_is_a_point_and_the_seed_repeats_the_others() -> 
         for seed in (1, 1, 2)
     )
     assert first == again != other
+
+
+def test_two_groups_of_one_label_each_have_an_interval() -> None:
+    # The worst case: every second resample is of one label and drawn again, the others are all rows.
+    probability, positive, group = [0.1, 0.2, 0.8, 0.9], [False, False, True, True], [0, 0, 1, 1]
+    low, high = threshold_interval(probability, positive, group, rule="best_f1", value=None, num_bootstrap=50, seed=0)
+    assert low == high == pytest.approx(0.5)
 
 
 def test_rows_that_cannot_be_resampled_are_refused() -> None:

@@ -349,6 +349,8 @@ def test_one_chat_serves_one_loop_after_another() -> None:
     chat = LocalChat(Explain(teacher="local", model=shared_backbone(), batch_size=3))
     assert asyncio.run(chat.complete(ask("fever"))) == asyncio.run(chat.complete(ask("fever")))
     asyncio.run(chat.close())
+    with pytest.raises(TeacherError, match=r"^the local model is closed$"):
+        asyncio.run(chat.complete(ask("fever")))
 
 
 def refusal(model: str | None) -> str:

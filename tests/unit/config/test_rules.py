@@ -62,6 +62,7 @@ CASES = (
     (["--verbalize.guided", "true", "--verbalize.prompt", "direct"], "verbalize.guided"),
     ([*ASKED, "--verbalize.guided", "true"], "verbalize.guided"),
     ([*ASKED, "--verbalize.batch_size", "4"], "verbalize.batch_size"),
+    (["--task.labels", "[a, b, c]", "--verbalize.floor", "0.4"], "verbalize.floor"),
     (["--calibrate.method", "vector"], "calibrate.method"),
     (["--calibrate.prior", "{no: 0.9}"], "calibrate.prior"),
     (["--calibrate.method", "none", "--calibrate.prior", "{no: 0.9, yes: 0.1}"], "calibrate.prior"),

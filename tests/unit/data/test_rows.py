@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from clsgen_dist.config.sections import Data
 from clsgen_dist.data import rows as rows_module
-from clsgen_dist.data.rows import MAX_TEXT_CHARACTERS, check_ids, read_rows
+from clsgen_dist.data.rows import MAX_TEXT_CHARACTERS, check_ids, label_numbers, read_rows
 from clsgen_dist.errors import DataError
 from clsgen_dist.records import Row
 from tests.support.tiny import write_jsonl
@@ -320,3 +320,10 @@ def test_rows_of_a_data_set_are_read_as_the_hub_gives_them(tmp_path: Path, monke
     found = list(rows_module._hub("owner/name:test"))
     assert [(place, dict(record)) for place, record in found] == [("owner/name:test:1", {"text": "three", "label": 1})]
     assert len(list(rows_module._hub("owner/name"))) == 2
+
+
+def test_names_that_are_numbers_are_names() -> None:
+    assert label_numbers(["no", "yes"]) == {"0": 0, "1": 1, "no": 0, "yes": 1}
+    assert label_numbers(["0", "1"]) == {"0": 0, "1": 1}
+    assert label_numbers(["1", "2", "3"]) == {"1": 0, "2": 1, "3": 2}, "a file that counts from 0 is refused at its 0"
+    assert label_numbers(["1", "0"]) == {"1": 0, "0": 1}

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clsgen_dist.errors import ConfigError, DataError, NumericsError
-from clsgen_dist.evaluate.costs import bayes_decisions, expected_cost, net_benefit
+from clsgen_dist.evaluate.costs import expected_cost, net_benefit
 
 
 def two(probability: np.ndarray) -> np.ndarray:
@@ -88,7 +88,6 @@ def test_expected_cost_of_three_labels_agrees_with_trying_every_decision() -> No
     expected = [[sum(p[k] * cost[k, j] for k in range(3)) for j in range(3)] for p in probability]
     decided = [int(np.argmin(row)) for row in expected]
     found = expected_cost(probability, labels, cost)
-    assert bayes_decisions(probability, cost).tolist() == decided
     assert found.bayes == pytest.approx(np.mean([cost[y, j] for y, j in zip(labels, decided, strict=True)]))
     assert found.expected_bayes == pytest.approx(np.mean([min(row) for row in expected]))
     assert found.constant == pytest.approx(min(np.mean(cost[labels, j]) for j in range(3)))
@@ -115,15 +114,18 @@ def test_calibrated_probabilities_cost_what_they_expect_and_less_than_any_consta
 )
 def test_of_two_labels_the_decision_is_a_threshold(probability: list[float], false_alarm: float, miss: float) -> None:
     threshold = false_alarm / (false_alarm + miss)
-    decided = bayes_decisions(two(np.asarray(probability)), [[0, false_alarm], [miss, 0]])
-    for p, label in zip(probability, decided, strict=True):
+    for p in probability:
         if abs(p - threshold) > 1e-9:
-            assert label == (p >= threshold)
+            # A row of each label: a false alarm where the two are flagged, a miss where they are not.
+            found = expected_cost(two(np.array([p, p])), [0, 1], [[0, false_alarm], [miss, 0]])
+            assert found.bayes == pytest.approx((false_alarm if p >= threshold else miss) / 2)
 
 
 def test_ties_go_to_the_last_of_two_labels_as_at_a_threshold_and_to_the_first_of_more() -> None:
-    assert bayes_decisions([[0.7, 0.3], [0.5, 0.5]], [[0, 3], [7, 0]]).tolist() == [1, 1]
-    assert bayes_decisions([[0.4, 0.4, 0.2]], 1 - np.eye(3)).tolist() == [0]
+    # At the threshold of 0.3 the first row is flagged, a false alarm; so is the second, rightly.
+    assert expected_cost([[0.7, 0.3], [0.5, 0.5]], [0, 1], [[0, 3], [7, 0]]).bayes == pytest.approx(3 / 2)
+    # The first label is right in two of three rows, the second in none.
+    assert expected_cost([[0.4, 0.4, 0.2]] * 3, [0, 0, 2], 1 - np.eye(3)).bayes == pytest.approx(1 / 3)
 
 
 @pytest.mark.parametrize(

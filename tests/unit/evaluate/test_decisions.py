@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, precision_score, recall_score
 
-from clsgen_dist.calibrate.thresholds import best_f1_threshold
+from clsgen_dist.calibrate.thresholds import choose_threshold
 from clsgen_dist.errors import ConfigError, DataError, NumericsError
+from clsgen_dist.evaluate.costs import CURVE_THRESHOLDS
 from clsgen_dist.evaluate.decisions import (
-    CURVE_THRESHOLDS,
     MAX_RISKS,
     MIN_CONFIDENCES,
     decision_metrics,
@@ -83,7 +83,7 @@ def test_a_threshold_chosen_on_the_rows_that_it_is_judged_on_looks_too_good() ->
     own, fresh = [], []
     for seed in range(40):
         probability, positive = draw(100, seed)
-        threshold = best_f1_threshold(probability, positive)
+        threshold = choose_threshold(probability, positive, rule="best_f1", value=None)
         own.append(estimate_at_threshold(probability, positive, None, threshold, 2, 0)["f1"])
         fresh.append(estimate_at_threshold(*draw(100, seed + 500), None, threshold, 2, 0)["f1"])
     assert np.mean(own) > np.mean(fresh) + 0.02

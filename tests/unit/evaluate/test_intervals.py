@@ -1,13 +1,15 @@
 """Bootstrap intervals: against the slow way, against theory, and what groups do to them."""
 
-import time
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 
 from clsgen_dist.errors import DataError
+from clsgen_dist.evaluate import resampling, tallies
 from clsgen_dist.evaluate.calibration_metrics import calibration_metrics
-from clsgen_dist.evaluate.intervals import bootstrap_intervals
+from clsgen_dist.evaluate.intervals import BLOCK_SIZE, bootstrap_intervals
 from clsgen_dist.evaluate.metrics import probability_metrics
 
 NAMES = [
@@ -147,9 +149,31 @@ def test_one_group_cannot_be_resampled() -> None:
         intervals(probability, labels, np.zeros(30))
 
 
-def test_they_are_quick() -> None:
-    probability, labels = draw(2000, 2, seed=10)
-    started = time.perf_counter()
-    for _ in ("raw", "calibrated"):
-        intervals(probability, labels, np.arange(2000) // 2, num=1000)
-    assert time.perf_counter() - started < 12
+def test_rows_are_sorted_once_for_all_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    num_sorts = 0
+
+    def sort_rows(probability_N: np.ndarray, event_N: np.ndarray) -> tallies.SortedRows:
+        nonlocal num_sorts
+        num_sorts += 1
+        return tallies.sort_rows(probability_N, event_N)
+
+    monkeypatch.setattr("clsgen_dist.evaluate.intervals.sort_rows", sort_rows)
+    for num in (1, 300):
+        num_sorts = 0
+        intervals(*draw(400, 2, seed=10), num=num)
+        assert num_sorts == 3, "one for each label, and one for the largest probability"
+
+
+def test_resamples_are_measured_in_blocks_that_a_cache_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes: list[tuple[int, ...]] = []
+
+    def resamples(*arguments: Any, **options: Any) -> Iterator[tuple[np.ndarray, int]]:
+        for weight_RN, num_dropped in resampling.resamples(*arguments, **options):
+            shapes.append(weight_RN.shape)
+            yield weight_RN, num_dropped
+
+    monkeypatch.setattr("clsgen_dist.evaluate.intervals.resamples", resamples)
+    intervals(*draw(2000, 2, seed=10), num=120)
+    # 100 000 numbers are 50 resamples of 2000 rows.
+    assert shapes == [(50, 2000), (50, 2000), (20, 2000)]
+    assert max(np.prod(shape) for shape in shapes) <= BLOCK_SIZE

@@ -34,7 +34,7 @@ def metrics_of(split: Split, labels: list[str], threshold: float | None) -> dict
         labels=labels,
         threshold=threshold,
         calibrated=True,
-        language={"distinct_2": 0.512, "num_words": 12},
+        language={"distinct_2": 0.512, "num_words": 12, "reference_explanation_nll": 1.25},
         costs=None,
         sure_probability=0.9,
         num_bootstrap=100,
@@ -148,7 +148,7 @@ def test_many_labels_with_awkward_names(make_split: Callable[..., Split], tmp_pa
     assert "The largest probability decides." in page
     assert "Worth acting on" not in page
     assert not (tmp_path / "decision_curve.png").exists()
-    assert "Too low by</td>" not in page, "undefined for more than two labels"
+    assert "Too low by (calibration in the large)<" not in page, "undefined for more than two labels"
     assert "&lt;b&gt;bold&lt;/b&gt;" in page
     assert "<b>bold</b>" not in page
 
@@ -180,6 +180,9 @@ def test_the_page_says_the_numbers(page: str, split: Split) -> None:
     for value in (metrics["bayes"]["nll"], metrics["bayes"]["mean_abs_error_calibrated"], 0.4, 0.512):
         assert f"{value:.3f}" in text
     assert f"{metrics['explanation']['kappa']:.3f}" in text
+    assert "Language: reference explanation nll, nats a token 1.250" in text
+    assert "Language: distinct 2 0.512" in text
+    assert "Too low by (calibration in the large)" in text
     assert "These rows are simulated" in text
     assert "demo <1>" in text
     assert "What this should not be used for" in text
@@ -331,11 +334,11 @@ def test_a_prior_is_said_instead_of_a_verdict(split: Split, tmp_path: Path) -> N
     text = " ".join(parse(render(tmp_path, split, NO_YES, 0.4, decision=decision)).text.split())
     assert "other shares of labels (no 0.95, yes 0.05) than these rows have" in text
     assert "expected to be off" in text
-    assert "No sign of miscalibration" not in text
+    assert "no calibration error beyond chance" not in text
     assert "off by more than chance" not in text
     labels = [row.label for row in split[1] if row.label is not None]
     share = sum(labels) / len(labels)
     same = FITTED | {"prior": {"no": 1 - share, "yes": share}}
     text = " ".join(parse(render(tmp_path, split, NO_YES, 0.4, decision=same)).text.split())
     assert "other shares" not in text
-    assert "No sign of miscalibration" in text or "off by more than chance" in text
+    assert "no calibration error beyond chance" in text or "off by more than chance" in text

@@ -23,8 +23,8 @@ def metrics(**changes: Any) -> dict[str, Any]:
 
 def test_an_error_within_chance_is_no_sign_of_miscalibration() -> None:
     assert say_verdict(metrics()) == (
-        "No sign of miscalibration in the calibrated probabilities: an ECE of 0.040; a perfectly calibrated model "
-        "shows 0.030 on as many rows (0.020 to 0.050)."
+        "The calibrated probabilities show no calibration error beyond chance: an ECE of 0.040; a perfectly calibrated "
+        "model shows 0.030 on as many rows (0.020 to 0.050)."
     )
     assert "uncalibrated probabilities" in say_verdict(metrics() | {"is_calibrated": False})
 

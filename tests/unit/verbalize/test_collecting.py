@@ -18,7 +18,7 @@ from clsgen_dist.progress import silent
 from clsgen_dist.records import Row
 from clsgen_dist.verbalize.collecting import Asked, _read_tokens, check_asked, collect, load_asked
 from clsgen_dist.verbalize.tokens import TokenReading
-from tests.support.tiny import tiny_config
+from tests.support.tiny import tiny_backbone, tiny_config
 
 TASK = Task(question="Fever?", labels=["no", "yes"])
 ROWS = {
@@ -102,3 +102,20 @@ def test_a_local_model_that_is_not_there(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, **{"verbalize.source": "local", "verbalize.model": str(tmp_path / "absent")})
     with pytest.raises(ConfigError, match=r"verbalize\.model: no model at"):
         check_asked(config, RunFolder(config.folder))
+
+
+def test_answers_of_a_local_model_are_those_of_its_weights(tmp_path: Path) -> None:
+    local = {"source": "local", "base_url": None, "api_key_env": "OPENAI_API_KEY", "token_probabilities": False}
+    model = tiny_backbone(tmp_path / "model", seed=0)
+    plain = origin_of(tmp_path, **local, model=model)
+    assert origin_of(tmp_path, **local, model=model) == plain
+    assert tiny_backbone(tmp_path / "model", seed=1) == model
+    other = origin_of(tmp_path, **local, model=model)
+    assert other["model"] != plain["model"]
+    assert other["prompt"] == plain["prompt"]
+
+
+def test_the_identity_of_a_model_at_an_endpoint_is_its_name(tmp_path: Path) -> None:
+    """Kept to the letter, so that answers of before are found."""
+    config = asked_config(tmp_path)
+    assert load_asked(config, RunFolder(config.folder)).identity == '["endpoint", "m", null]'

@@ -135,6 +135,12 @@ def test_too_few_rows_and_one_label_are_refused() -> None:
         fit((logits, features, np.zeros_like(labels), folds))
 
 
+def test_one_fold_is_a_fault_of_ours() -> None:
+    logits, features, labels, folds = simulate(100, 2, seed=0, effect=0.0)
+    with pytest.raises(AssertionError, match="two groups or more"):
+        fit((logits, features, labels, np.zeros_like(folds)))
+
+
 def test_the_map_is_json_as_a_whole() -> None:
     learned, _ = fit(simulate(100, 2, seed=0, effect=0.5))
     content = learned.to_json()

@@ -9,13 +9,18 @@ from typing import Any
 
 import pytest
 
-from clsgen_dist.config.answers import AnswersRequest, plain_answers_config
-from clsgen_dist.errors import DataError
+from clsgen_dist.chat.interface import ENDED_EARLY, UNREADABLY_LONG, WITHHELD, Completion
+from clsgen_dist.config.answers import AnswersRequest, answers_config, plain_answers_config
+from clsgen_dist.config.run import dump_config
+from clsgen_dist.errors import ConfigError, DataError
 from clsgen_dist.launch import UNUSABLE
+from clsgen_dist.progress import Listener, silent
+from clsgen_dist.records import Row
 from clsgen_dist.summary import verbalized_summary
-from clsgen_dist.verbalize.stage import calibrate_answers
+from clsgen_dist.verbalize.collecting import Collected
+from clsgen_dist.verbalize.stage import _check_rows, _understood, _write_answers, calibrate_answers, verbalize_run
 from tests.support.forecaster import forecast, forecast_rows
-from tests.support.tiny import write_jsonl
+from tests.support.tiny import tiny_config, write_jsonl
 
 #: What design.md promises of every method.
 CONTRACT = ("auroc", "auprc", "f1", "accuracy", "nll", "brier", "ece", "ece_top_label")
@@ -170,3 +175,79 @@ def test_a_broken_line(tmp_path: Path) -> None:
 def test_rows_that_are_fitted_on_are_not_measured_on(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="share 50 ids, expected none"):
         calibrate(tmp_path, SOUND, SOUND[50:])
+
+
+def test_results_of_a_model_that_was_asked_are_not_written_over(tmp_path: Path) -> None:
+    asked = tmp_path / "out"
+    asked.mkdir()
+    (asked / "answers.sqlite").touch()
+    with pytest.raises(ConfigError, match=r"out: holds what a model was asked for, .* another folder with --output"):
+        calibrate(tmp_path, SOUND)
+    assert [path.name for path in asked.iterdir()] == ["answers.sqlite"]
+
+
+def test_a_prior_of_a_whole_run_is_said_to_have_no_effect(tmp_path: Path) -> None:
+    prior = {"calibrate.method": "auto", "calibrate.prior": {"no": 0.9, "yes": 0.1}, "evaluate.num_bootstrap": 100}
+    (tmp_path / "run.yaml").write_text(dump_config(tiny_config(tmp_path, **prior)), encoding="utf-8")
+    config, output = answers_config(str(tmp_path / "run.yaml"), [])
+    calibrate_answers(AnswersRequest(config, write_jsonl(tmp_path / "a.jsonl", said_of(100)), None, output))
+    metrics = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["warnings"][0].startswith("calibrate.prior: has no effect here")
+    assert "calibrate.prior: has no effect here" in (output / "report.html").read_text(encoding="utf-8")
+
+
+def rows_of(num_rows: int, group: str | None = None) -> list[Row]:
+    return [Row(id=str(n), text=f"text {n}", label=n % 2, group=group) for n in range(num_rows)]
+
+
+def test_a_test_split_of_one_group_is_refused_before_anybody_is_asked() -> None:
+    _check_rows({"calibration": rows_of(20, "g"), "test": rows_of(4)})
+    with pytest.raises(DataError, match="the test rows: all 4 labelled rows are of one group, nothing can be measured"):
+        _check_rows({"calibration": rows_of(20), "test": rows_of(4, "g")})
+    unknown = Row(id="x", text="text", label=None, group="h")
+    with pytest.raises(DataError, match="all 4 labelled rows are of one group"):
+        _check_rows({"calibration": rows_of(20), "test": [*rows_of(4, "g"), unknown]})
+
+
+def completion(text: str, fault: str | None = None) -> Completion:
+    return Completion(text=text, prompt_tokens=1, completion_tokens=1, fault=fault)
+
+
+@pytest.mark.parametrize(
+    ("fault", "cause"),
+    [(ENDED_EARLY, "cut_off"), (UNREADABLY_LONG, "too_long"), (WITHHELD, "refusal"), ("empty", "no_answer")],
+)
+def test_why_there_are_no_words(fault: str, cause: str) -> None:
+    assert _understood(completion("", fault), ["no", "yes"], 0.05).fault == cause
+
+
+def test_a_line_of_answers_says_sum_and_form_of_the_first_one(tmp_path: Path) -> None:
+    first = [completion("no: 30%\nyes: 72%"), completion('{"no": 0.25, "yes": 0.5}'), completion("", ENDED_EARLY)]
+    second = [completion("no: 10%\nyes: 90%")] * 3
+    rows, path = {"test": rows_of(3)}, tmp_path / "answers.jsonl"
+    _write_answers(path, tiny_config(tmp_path), rows, Collected({}, {"test": [first, second]}))
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [line["form"] for line in lines] == ["lines", "json", None]
+    assert [line["raw_sum"] for line in lines] == [pytest.approx(1.02), pytest.approx(0.75), None]
+    assert [line["answer"] for line in lines] == [answer.text for answer in first]
+
+
+@pytest.mark.parametrize("floor", [None, 0.01])
+def test_a_floor_is_set_only_where_somebody_set_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, floor: float | None
+) -> None:
+    """With paraphrases the floor of their average is handed on, and is no setting for that."""
+
+    def collected(config: Any, folder: Any, asked: Any, rows: dict[str, list[Row]], listener: Listener) -> Collected:
+        said = {split: [completion(forecast([{"content": row.text}], 0)) for row in of] for split, of in rows.items()}
+        return Collected({}, {split: [of, of] for split, of in said.items()})
+
+    monkeypatch.setattr("clsgen_dist.verbalize.stage.check_asked", lambda config, folder: None)
+    monkeypatch.setattr("clsgen_dist.verbalize.stage.collect", collected)
+    write_jsonl(tmp_path / "rows.jsonl", forecast_rows(400))
+    asked = {"source": "endpoint", "base_url": "http://127.0.0.1:9/v1", "model": "m", "floor": floor, "num_prompts": 2}
+    settings: dict[str, Any] = {f"verbalize.{name}": value for name, value in asked.items()}
+    folder = verbalize_run(tiny_config(tmp_path, **settings, **{"objective.w_gen": 0.0}), silent)
+    found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    assert found["is_floor_default"] == (floor is None)
+    assert floor is None or found["floor"] == floor
