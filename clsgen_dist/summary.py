@@ -135,6 +135,7 @@ def verbalized_summary(folder: Path) -> str:
     for name in metrics["sources"]:
         own, everywhere = metrics.get(name), metrics["all_rows"][name]
         mark = "* " if name == metrics["chosen"] else "  "
+        own = None if own is not None and own["nll"] is None else own
         rows = "0" if own is None else f"{own['num_rows']:,}"
         numbers = ["" if own is None else f"{own[column]:.4f}" for column in columns]
         temperature = f"{everywhere['temperature']:.3f}" if "temperature" in everywhere else ""
@@ -147,6 +148,7 @@ def verbalized_summary(folder: Path) -> str:
         notes.append(
             f"label_tokens: an answer opens with a label in {100 * metrics['label_mass']:.1f} % (mean of rows)"
         )
+    notes += [f"warning: {warning}" for warning in metrics["warnings"]]
     notes += [f"not tried: {name}: {why}" for name, why in metrics["unavailable"].items()]
     return "\n".join([*lines, "", *notes, f"report: {folder / 'report.html'}"])
 

@@ -135,12 +135,13 @@ def list_methods(evidence: Evidence, num_labels: int) -> tuple[list[Method], dic
         said = source == SAID
         own = [Method("raw" if said else source, source, "as_said")]
         if said:
-            own += [Method("raw_floored", source, "floored"), Method("resoftmax_temperature", source, "resoftmax")]
+            own += [Method("raw_floored", source, "floored")]
+        own += [Method("resoftmax_temperature" if said else f"{source}_resoftmax_temperature", source, "resoftmax")]
         usable_N = evidence.usable_N(source)
         own_N = evidence.labels_N[usable_N]
-        prefix = "invert_softmax" if said else source
-        scalings = [kind for kind in candidate_methods(num_labels, len(own_N)) if kind != "none"]
-        own += [Method(f"{prefix}_{kind}", source, kind) for kind in scalings]
+        for kind in candidate_methods(num_labels, len(own_N)):
+            name = ("invert_softmax_temperature" if kind == "temperature" else kind) if said else f"{source}_{kind}"
+            own += [Method(name, source, kind)] if kind != "none" else []
         if said:
             own += [Method("rank", source, "rank"), Method("learned", source, "learned")]
         too_few, too_few_groups = say_too_few(own_N), say_too_few_groups(evidence.groups_N[usable_N])

@@ -39,10 +39,14 @@ from clsgen_dist.verbalize.methods import say_too_few
 from clsgen_dist.verbalize.parsing import CUT_OFF, TOO_LONG, Said, parse_distribution
 from clsgen_dist.verbalize.plots import write_study_plots
 from clsgen_dist.verbalize.report import write_study_report
-from clsgen_dist.verbalize.study import study
+from clsgen_dist.verbalize.study import Study, study
 
 #: The splits that a model is asked about: what is fitted on, and what is measured on.
 SPLITS_ASKED = ("calibration", "test")
+
+#: What is always in metrics.json, with nulls where nothing could be measured.
+CONTRACT_METHODS = ("raw", "resoftmax_temperature", "invert_softmax_temperature")
+CONTRACT_METRICS = ("auroc", "auprc", "f1", "accuracy", "nll", "brier", "ece", "ece_top_label")
 
 #: What it means where there are no words; anything else counts as no answer.
 _FAULTS = {ENDED_EARLY: CUT_OFF, UNREADABLY_LONG: TOO_LONG, WITHHELD: "refusal"}
@@ -112,6 +116,8 @@ def calibrate_answers(request: AnswersRequest) -> Path:
         DataError: answers that cannot be read, or that nothing can be fitted to.
     """
     config = request.config
+    if request.output.exists() and not request.output.is_dir():
+        raise ConfigError(f"--output {request.output}: a file stands there; expected a folder, or a name for a new one")
     if (request.output / "answers.sqlite").exists():
         raise ConfigError(
             f"{request.output}: holds what a model was asked for, and its results; give another folder with --output"
@@ -179,7 +185,37 @@ def _write_study(
     pictures = write_study_plots(folder, found)
     write_study_report(folder / "report.html", found.metrics, pictures, {"Run": config.run.name, **facts})
     write_json(folder / "fits.json", found.fits)
-    write_json(folder / "metrics.json", {**found.metrics, **extra})  # last: where it stands, the others do
+    _write_predictions(folder / "predictions.jsonl", found)
+    # What could not be measured stands there, too, so that whoever looks for it finds why.
+    absent = {
+        name: {"num_rows": 0, **dict.fromkeys(CONTRACT_METRICS), "unavailable": found.metrics["unavailable"].get(name)}
+        for name in CONTRACT_METHODS
+        if name not in found.metrics
+    }
+    write_json(folder / "metrics.json", {**found.metrics, **absent, **extra})  # last: where it stands, the others do
+
+
+def _write_predictions(path: Path, found: Study) -> None:
+    """A line a row that was measured: what was said, what was understood of it, and the chosen method's probability."""
+    labels, name = found.test.labels, found.metrics["chosen"]
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        for n, (id, said) in enumerate(zip(found.test.ids, found.test.said, strict=True)):
+            label = int(found.test.labels_N[n])
+            own_K = found.probabilities[name][n] if name is not None else np.full(len(labels), np.nan)
+            answered = not np.isnan(own_K).any()
+            line = {
+                "id": id,
+                "label": None if label == UNLABELLED else labels[label],
+                "said": None if said.probabilities is None else dict(zip(labels, said.probabilities, strict=True)),
+                "raw_sum": said.raw_sum,
+                "form": said.form,
+                "fault": said.fault,
+                "probability": dict(zip(labels, (own_K if answered else found.base_rate).tolist(), strict=True)),
+                "method": name if answered else "base_rate",
+            }
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    os.replace(temporary, path)
 
 
 def _to_answers(

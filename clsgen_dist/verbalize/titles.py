@@ -9,6 +9,10 @@ _WHOLE = {
     "raw_floored": "As said, with the floor",
     "rank": "Ranks of what was said",
     "learned": "Learned, with the texts",
+    "platt": "Invert softmax + Platt",
+    "vector": "Invert softmax + vector",
+    "beta": "Invert softmax + beta",
+    "isotonic": "Invert softmax + isotonic",
 }
 
 #: Sources and transformations that a scaling may follow.
@@ -27,6 +31,9 @@ def title_of(name: str) -> str:
     if name in _WHOLE:
         return _WHOLE[name]
     first, _, last = name.rpartition("_")
+    source, _, softmax = first.rpartition("_")
+    if source and softmax == "resoftmax":
+        return f"{_FIRST.get(source, source.replace('_', ' '))}, re-softmax + {_SCALINGS[last]}"
     if first and last in _SCALINGS:
         return f"{_FIRST.get(first, first.replace('_', ' '))} + {_SCALINGS[last]}"
     return _FIRST.get(name, name.replace("_", " "))

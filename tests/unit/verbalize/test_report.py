@@ -152,7 +152,7 @@ def test_warnings_say_what_speaks_against_it(two_labels: Study, mostly_silent: S
     [
         ("raw", "As said"),
         ("resoftmax_temperature", "Re-softmax + T"),
-        ("invert_softmax_platt", "Invert softmax + Platt"),
+        ("platt", "Invert softmax + Platt"),
         ("label_tokens", "Tokens of the labels"),
         ("digit_expectation_temperature", "Tokens of the digits + T"),
         ("my_own_column", "my own column"),

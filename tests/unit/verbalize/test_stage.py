@@ -24,7 +24,7 @@ from tests.support.tiny import tiny_config, write_jsonl
 
 #: What design.md promises of every method.
 CONTRACT = ("auroc", "auprc", "f1", "accuracy", "nll", "brier", "ece", "ece_top_label")
-METHODS = ("raw", "resoftmax_temperature", "invert_softmax_temperature", "invert_softmax_platt")
+METHODS = ("raw", "resoftmax_temperature", "invert_softmax_temperature", "platt")
 
 
 def said_of(num_rows: int, *, seed: int = 0, prefix: str = "") -> list[dict[str, Any]]:
@@ -115,6 +115,31 @@ def test_other_answers_to_fit_on(tmp_path: Path) -> None:
     assert "learned" in metrics, "there are texts to learn from"
     fits = json.loads((tmp_path / "out" / "fits.json").read_text(encoding="utf-8"))
     assert set(fits["origin"]) == {"answers 1", "answers 2"}
+
+
+def test_a_line_for_every_row_that_was_measured(tmp_path: Path) -> None:
+    lines = said_of(300)
+    lines[7]["answer"] = "Perhaps."
+    lines[9]["answer"] = "no: 35%, yes: 67%"
+    metrics = calibrate(tmp_path, lines, said_of(200, seed=1, prefix="f"))
+    found = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
+    assert len(found) == metrics["num_rows"] == 300
+    assert all(sum(line["probability"].values()) == pytest.approx(1, abs=1e-9) for line in found)
+    assert {line["method"] for line in found if line["said"]} == {metrics["chosen"]}
+    assert (found[7]["said"], found[7]["method"], found[7]["fault"]) == (
+        None,
+        "base_rate",
+        "no_distribution",
+    )
+    assert list(found[7]["probability"].values()) == pytest.approx(metrics["label_shares"])
+    assert found[9]["raw_sum"] == pytest.approx(1.02)
+
+
+def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine", encoding="utf-8")
+    with pytest.raises(ConfigError, match="a file stands there"):
+        calibrate(tmp_path, SOUND)
+    assert (tmp_path / "out").read_text(encoding="utf-8") == "mine"
 
 
 def test_settings_have_their_effect(tmp_path: Path) -> None:

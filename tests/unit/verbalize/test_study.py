@@ -35,8 +35,8 @@ def methods_of(study: Study) -> dict[str, dict[str, float]]:
 
 def test_every_method_has_the_metrics_of_the_contract(two_labels: Study, three_labels: Study) -> None:
     common = ["base_rate", "raw", "raw_floored", "resoftmax_temperature", "invert_softmax_temperature"]
-    assert list(methods_of(two_labels)) == [*common, "invert_softmax_platt", "rank", "learned"]
-    assert list(methods_of(three_labels)) == [*common, "invert_softmax_vector", "rank"]
+    assert list(methods_of(two_labels)) == [*common, "platt", "rank", "learned"]
+    assert list(methods_of(three_labels)) == [*common, "vector", "rank"]
     for study in (two_labels, three_labels):
         assert set(study.metrics["all_rows"]) == set(methods_of(study))
         for entry in [*methods_of(study).values(), *study.metrics["all_rows"].values()]:
@@ -74,7 +74,7 @@ def test_a_temperature_of_two_labels_divides_the_log_odds(two_labels: Study) -> 
     expected = expit(logit(p_N) / metrics["invert_softmax_temperature"]["temperature"])
     found = two_labels.probabilities["invert_softmax_temperature"][test.parsed_N, 1]
     np.testing.assert_allclose(found, expected, atol=1e-12)
-    for name in ("raw", "raw_floored", "resoftmax_temperature", "invert_softmax_platt", "rank"):
+    for name in ("raw", "raw_floored", "resoftmax_temperature", "platt", "rank"):
         assert metrics[name]["auroc"] == pytest.approx(metrics["invert_softmax_temperature"]["auroc"], abs=0.004)
     assert metrics["raw"]["auroc"] == metrics["rank"]["auroc"]
 
@@ -122,7 +122,7 @@ def test_rows_without_a_label_count_as_answers_only(make_answers: Make, run_stud
     found, plain = run_study(fit, blanked), run_study(fit, test.take(~blank_N))
     assert found.metrics["num_rows"] == 120
     assert found.metrics["num_labelled_rows"] == 100
-    assert found.metrics["invert_softmax_platt"] == plain.metrics["invert_softmax_platt"]
+    assert found.metrics["platt"] == plain.metrics["platt"]
 
 
 def test_the_same_input_gives_the_same_study_whatever_the_constant(make_answers: Make, run_study: Run) -> None:
@@ -130,7 +130,7 @@ def test_the_same_input_gives_the_same_study_whatever_the_constant(make_answers:
     first = run_study(*rows)
     assert run_study(*rows).metrics == first.metrics
     zero = run_study(*rows, constant="zero")
-    for name in ("invert_softmax_temperature", "invert_softmax_platt"):
+    for name in ("invert_softmax_temperature", "platt"):
         np.testing.assert_allclose(zero.probabilities[name], first.probabilities[name], atol=1e-7)
 
 
@@ -151,7 +151,7 @@ def test_fits_hold_what_it_takes_to_apply_them(two_labels: Study) -> None:
     assert fits["floor"] == two_labels.metrics["floor"]
     assert len(fits["rows_sha256"]) == 64
     said_NK = test.said_NK[test.parsed_N]
-    for name in ("invert_softmax_temperature", "invert_softmax_platt", "resoftmax_temperature"):
+    for name in ("invert_softmax_temperature", "platt", "resoftmax_temperature"):
         content = fits["methods"][name]
         calibrator = Calibrator.from_json(content["calibrator"])
         logits_NK = (
@@ -188,7 +188,7 @@ def test_tokens_speak_where_answers_do_not(mostly_silent: Study) -> None:
         assert metrics[name]["num_rows"] == metrics["num_labelled_rows"] == 300
         assert metrics["sources"][name] == "label_tokens"
     assert metrics["label_tokens_temperature"]["nll"] < metrics["label_tokens"]["nll"]
-    for name in ("resoftmax_temperature", "invert_softmax_temperature", "invert_softmax_platt", "rank", "learned"):
+    for name in ("resoftmax_temperature", "invert_softmax_temperature", "platt", "rank", "learned"):
         assert "expected at least 20" in metrics["unavailable"][name]
         assert name not in metrics
     assert metrics["all_rows"]["raw"]["num_rows"] == 300
@@ -239,7 +239,7 @@ def test_separated_rows_are_warned_of(make_answers: Make, run_study: Run) -> Non
 
 def test_beta_and_isotonic_need_a_thousand_rows(make_answers: Make, run_study: Run) -> None:
     found = run_study(make_answers(1000, name="a", failing=0.0), make_answers(60, name="b"), num_bootstrap=5)
-    assert {"invert_softmax_beta", "invert_softmax_isotonic"} <= set(methods_of(found))
+    assert {"beta", "isotonic"} <= set(methods_of(found))
 
 
 def test_the_choice_is_by_held_out_likelihood_and_fewer_numbers(two_labels: Study) -> None:
@@ -251,7 +251,7 @@ def test_the_choice_is_by_held_out_likelihood_and_fewer_numbers(two_labels: Stud
     assert chosen in close
     assert chosen["num_parameters"] == min(c["num_parameters"] for c in close)
     # The simulated model is too sure and leans toward the last label: one number cannot mend both.
-    assert chosen["name"] in ("invert_softmax_platt", "rank", "learned")
+    assert chosen["name"] in ("platt", "rank", "learned")
 
 
 def test_answers_without_any_sense_leave_the_base_rate(make_answers: Make, run_study: Run) -> None:
