@@ -22,6 +22,7 @@ from clsgen_dist.evaluate.calibration_metrics import null_ece
 from clsgen_dist.evaluate.decisions import estimate_at_threshold
 from clsgen_dist.evaluate.intervals import bootstrap_intervals
 from clsgen_dist.evaluate.metrics import probability_metrics
+from clsgen_dist.evaluate.subgroups import Subgroup, subgroup_calibration
 from clsgen_dist.predict.predictor import Predictor
 from clsgen_dist.progress import Event, Listener
 from clsgen_dist.records import UNLABELLED, CalibrateRequest, Row
@@ -35,7 +36,7 @@ class Recalibrated:
     Attributes:
         decision: what stands in the bundle now.
         warnings: in plain English.
-        metrics: on the test rows: raw, calibrated, and what the threshold reaches; empty where there were none.
+        metrics: on the test rows: raw, calibrated, at_threshold, and subgroups by column; empty where there were none.
     """
 
     decision: Decision
@@ -90,7 +91,11 @@ def recalibrate(request: CalibrateRequest, listener: Listener) -> Recalibrated:
         num_bootstrap=config.evaluate.num_bootstrap,
         seed=config.run.seed,
     )
-    metrics = _measure(logits_of(test, "test"), decision, config) if test else {}
+    metrics: dict[str, dict[str, Any]] = {}
+    if test:
+        measured = logits_of(test, "test")
+        metrics = _measure(measured, decision, config)
+        metrics["subgroups"] = _by_subgroup(test, measured, decision, config)
     decision = replace(decision, facts={**decision.facts, "fitted_by": RECALIBRATED})
     set_decision(request.bundle, decision)
     return Recalibrated(decision, warnings, metrics)
@@ -136,6 +141,27 @@ def _check_test(request: CalibrateRequest, rows: Sequence[Row], test: Sequence[R
             f"{request.test}: {len(shared)} groups also stand in {request.source}, expected none: rows of one group "
             "are alike, and what is fitted on some flatters the others"
         )
+
+
+def _by_subgroup(
+    rows: Sequence[Row], measured: Labelled, decision: Decision, config: AnswersConfig
+) -> dict[str, list[Subgroup]]:
+    """Calibration on each value of each of `data.subgroup_columns`."""
+    known_N = measured.labels_N != UNLABELLED
+    p_NK = decision.calibrator.apply(measured.logits_NK[known_N])
+    known = [row for row, is_known in zip(rows, known_N, strict=True) if is_known]
+    return {
+        column: subgroup_calibration(
+            p_NK,
+            measured.labels_N[known_N],
+            [dict(row.subgroups)[column] for row in known],
+            measured.groups_N[known_N],
+            num_bins=config.evaluate.num_bins,
+            num_bootstrap=config.evaluate.num_bootstrap,
+            seed=config.run.seed,
+        )
+        for column, _ in known[0].subgroups
+    }
 
 
 def _measure(rows: Labelled, decision: Decision, config: AnswersConfig) -> dict[str, dict[str, Any]]:

@@ -103,6 +103,14 @@ def calibrated_summary(
             reached = metrics["at_threshold"]
             for name in ("precision", "recall", "f1", "share_flagged"):
                 lines.append(f"{name.replace('_', ' '):<14}" + _with_interval(reached[name], reached[f"{name}_ci"]))
+        for column, parts in metrics["subgroups"].items():
+            lines += ["", f"{column[:22]:<24}{'rows':>8}{'mean p':>9}{'share':>9}{'ece':>9}{'perfect':>9}{'auroc':>9}"]
+            for part in parts:
+                auroc = "" if part.auroc is None else f"{part.auroc:.4f}"
+                numbers = (
+                    f"{part.mean_probability:>9.4f}{part.share_positive:>9.4f}{part.ece:>9.4f}{part.ece_null:>9.4f}"
+                )
+                lines.append(f"{part.name[:22]:<24}{part.num_rows:>8,}{numbers}{auroc:>9}")
         if "prior" in facts:
             lines.append(
                 "Probabilities are for other shares of labels than these rows may have: compare NLL and ECE with care."

@@ -27,6 +27,10 @@ IntArray = npt.NDArray[np.int64]
 BASELINE = "#CC79A7"
 
 
+#: Inverted softmax and a temperature.
+_PROPOSED, PROPOSED = "invert_softmax_temperature", "#009E73"
+
+
 def write_study_plots(folder: Path, study: Study) -> dict[str, Path]:
     """Draw verbalized_reliability.png and verbalized_thresholds.png; the same study gives the same bytes.
 
@@ -47,6 +51,8 @@ def write_study_plots(folder: Path, study: Study) -> dict[str, Path]:
     with figure(paths["thresholds"], 9.2, 3.9) as canvas:
         _draw_thresholds(canvas, shown, labels_N, study.metrics["labels"], before)
     if before == "raw":
+        # What the paper proposes and what it warns of are always there, whatever was chosen.
+        shown.setdefault(_PROPOSED, study.probabilities[_PROPOSED][known_N])
         shown["resoftmax_temperature"] = study.probabilities["resoftmax_temperature"][known_N]
     with figure(paths["reliability"], 5.4, 5.6) as canvas:
         _draw_reliability(canvas, shown, labels_N, study.metrics["labels"], study.metrics["num_bins"], before)
@@ -56,6 +62,8 @@ def write_study_plots(folder: Path, study: Study) -> dict[str, Path]:
 def _colour(name: str, before: str) -> str:
     if name == "resoftmax_temperature":
         return BASELINE
+    if name == _PROPOSED and before == "raw":
+        return PROPOSED
     return RAW if name == before else CALIBRATED
 
 
@@ -69,7 +77,7 @@ def _draw_reliability(
 ) -> None:
     upper, lower = canvas.subplots(2, 1, sharex=True, height_ratios=[3.4, 1.0])
     upper.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=DASHES, label="perfect")
-    markers = dict(zip(shown, ("s", "o", "^"), strict=False))
+    markers = dict(zip(shown, ("s", "o", "D", "^"), strict=False))
     for name, probability_NK in shown.items():
         if len(labels) == 2:
             event_N, happened_N = probability_NK[:, 1], labels_N == 1

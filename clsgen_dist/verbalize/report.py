@@ -28,7 +28,9 @@ MEANINGS = (
      "said to have 0 counts as 708 nats, so \u201cas said\u201d is also shown with the floor."),
     ("Brier", "squared error. Lower is better."),
     ("ECE", "calibration error in bins of equal width; \u201cperfect\u201d is what a perfectly calibrated model with "
-     "these probabilities shows on as many rows, with the middle 95 %: an ECE inside is no sign of miscalibration."),
+     "these probabilities shows on as many rows, with the middle 95 %: an ECE inside is no sign of miscalibration. "
+     "The interval of the ECE itself leans upwards, as "
+     "resampling adds noise to every bin, and may lie above it."),
     ("MCE", "the largest calibration error of a bin; one bin of few rows decides it."),
     ("ECE classwise", "mean calibration error of all labels, each against the rest."),
     ("Accuracy", "share of rows whose label has the largest probability."),
