@@ -215,7 +215,9 @@ def test_a_local_model_that_answers_noise(tmp_path: Path) -> None:
 def check_noise(folder: Path, heard: list[Event]) -> None:
     metrics = metrics_of(folder)
     assert metrics["parse_rate"] == 0
-    assert "raw" not in metrics
+    for name in ("raw", "resoftmax_temperature", "invert_softmax_temperature"):
+        assert metrics[name]["num_rows"] == 0, "there, and without a number"
+        assert {metrics[name][metric] for metric in CONTRACT} == {None}
     assert sum(metrics["failures"].values()) == metrics["num_rows"] == 30
     for name in ("label_tokens", "label_tokens_temperature", "digit_expectation", "digit_expectation_temperature"):
         assert metrics[name]["num_rows"] == 30
