@@ -62,7 +62,8 @@ def ray_cluster(config: RunConfig, num_workers: int, setting: str) -> Iterator[N
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # the cluster of this process alone, on loopback
     try:
         ray.init(
-            address=address,
+            # Without a word Ray would join whatever cluster another run has on this machine, and end with that run.
+            address=address or "local",
             include_dashboard=False if address is None else None,
             log_to_driver=False,
             logging_level=logging.ERROR,
