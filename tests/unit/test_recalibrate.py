@@ -81,7 +81,7 @@ def test_a_bundle_decides_as_it_was_told(bundle: Path, rows: Path, tmp_path: Pat
     assert loaded.calibrator.method == "platt"
     assert loaded.threshold == pytest.approx(0.2)
     assert {event.stage: event.done for event in heard} == {"calibrate": 80, "test": 60}
-    assert set(found.metrics) == {"raw", "calibrated", "at_threshold"}
+    assert set(found.metrics) == {"raw", "calibrated", "at_threshold", "subgroups"}
     assert found.metrics["at_threshold"]["threshold"] == pytest.approx(0.2)
     assert found.metrics["raw"]["nll"] != found.metrics["calibrated"]["nll"]
     printed = calibrated_summary(bundle, found.decision, found.warnings, found.metrics)
