@@ -19,7 +19,7 @@ from clsgen_dist.calibrate.selection import select_calibrator
 from clsgen_dist.calibrate.thresholds import choose_threshold, threshold_interval
 from clsgen_dist.config.sections import Calibrate
 from clsgen_dist.errors import DataError
-from clsgen_dist.records import UNLABELLED, Row
+from clsgen_dist.records import UNLABELLED, Row, group_name
 from clsgen_dist.sealed import Decision
 
 FloatArray = npt.NDArray[np.float64]
@@ -47,7 +47,7 @@ def labelled(rows: Sequence[Row], logits: Sequence[Sequence[float]]) -> Labelled
     """Puts rows and the logits of a model side by side."""
     logits_NK = np.array(logits, dtype=np.float64)
     labels_N = np.array([UNLABELLED if row.label is None else row.label for row in rows], dtype=np.int64)
-    names = [f"row {row.id}" if row.group is None else f"group {row.group}" for row in rows]
+    names = [group_name(row.id, row.group) for row in rows]
     digest = hashlib.sha256("\n".join(row.id for row in rows).encode())
     digest.update(labels_N.tobytes())
     digest.update(logits_NK.tobytes())

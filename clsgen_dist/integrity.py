@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from clsgen_dist.errors import BundleError
+from clsgen_dist.errors import BundleError, NumericsError
 
 
 def sha256_of(path: Path) -> str:
@@ -38,10 +38,23 @@ def fingerprint(base: str) -> str:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes an object beside its place and moves it there."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    """Writes an object beside its place and moves it there, so that a reader meets the whole file or none.
+
+    Raises:
+        NumericsError: a number is NaN or infinite, which JSON cannot say.
+    """
+    try:
+        text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
+    except ValueError as error:
+        raise NumericsError(
+            f"{path}: found a number that is NaN or infinite, expected finite ones ({error})"
+        ) from error
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        unfinished.write_text(text + "\n", encoding="utf-8")
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> dict[str, Any]:

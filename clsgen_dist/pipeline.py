@@ -25,9 +25,10 @@ from clsgen_dist.deciding import fit_decision, labelled
 from clsgen_dist.engine.collectives import Ranks
 from clsgen_dist.engine.deepspeed import start_distributed
 from clsgen_dist.errors import ClsGenError
-from clsgen_dist.evaluate.evaluation import evaluate, write_json
+from clsgen_dist.evaluate.evaluation import evaluate
 from clsgen_dist.evaluate.plots import write_plots
 from clsgen_dist.evaluate.report import write_report
+from clsgen_dist.integrity import write_json
 from clsgen_dist.observe import RunObserver, Unobserved, open_tracker, peak_memory_mib
 from clsgen_dist.predict.files import write_predictions
 from clsgen_dist.predict.predictor import Predictor, recalibrated
@@ -190,7 +191,7 @@ def evaluate_split(
             rows,
             labels=bundle.task.labels,
             threshold=bundle.threshold,
-            calibrated=bundle.calibrator.method != "none" or bundle.calibrator.log_prior_shift is not None,
+            calibrated=not bundle.calibrator.is_identity,
             language=_language(folder),
             costs=config.evaluate.costs,
             sure_probability=config.evaluate.sure_probability,

@@ -25,7 +25,7 @@ from clsgen_dist.evaluate.metrics import probability_metrics
 from clsgen_dist.evaluate.subgroups import Subgroup, subgroup_calibration
 from clsgen_dist.predict.predictor import Predictor
 from clsgen_dist.progress import Event, Listener
-from clsgen_dist.records import UNLABELLED, CalibrateRequest, Row
+from clsgen_dist.records import UNLABELLED, CalibrateRequest, Row, group_name
 from clsgen_dist.sealed import RECALIBRATED, Decision, read_manifest, set_decision
 
 
@@ -129,7 +129,7 @@ def _check_test(request: CalibrateRequest, rows: Sequence[Row], test: Sequence[R
     if not test:
         return
     labels = {row.label for row in test if row.label is not None}
-    groups = {("row", row.id) if row.group is None else ("group", row.group) for row in test if row.label is not None}
+    groups = {group_name(row.id, row.group) for row in test if row.label is not None}
     if len(labels) < 2 or len(groups) < 2:
         raise DataError(
             f"{request.test}: labelled rows of {len(labels)} label(s) and {len(groups)} group(s), expected at least "

@@ -74,6 +74,11 @@ class Prediction:
     logits: list[float]
 
 
+def group_name(id: str, group: str | None) -> str:
+    """A name for a row's group; a row without a group is one of its own, whatever other groups are called."""
+    return f"row {id}" if group is None else f"group {group}"
+
+
 @dataclass(frozen=True)
 class PredictRequest:
     """What a person asks of a finished bundle.

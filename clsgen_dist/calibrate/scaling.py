@@ -61,6 +61,11 @@ class Calibrator:
         assert fault is None, fault
 
     @property
+    def is_identity(self) -> bool:
+        """Whether probabilities stay those of the plain softmax."""
+        return self.method == "none" and self.log_prior_shift is None
+
+    @property
     def temperature(self) -> float | None:
         """What logits are divided by; 1 for the method none, None for maps that are more than a temperature."""
         if self.method == "temperature":

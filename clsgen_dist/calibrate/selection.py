@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from clsgen_dist.calibrate.folds import deal_folds
 from clsgen_dist.calibrate.pooling import POOLED_METHODS, fit_smoothed_temperature, pool, pool_weights
 from clsgen_dist.calibrate.scaling import (
     IDENTITY,
@@ -219,7 +220,7 @@ def _cross_validated(
     nll_MN = np.zeros((len(methods), num_rows))
     num_unfitted = 0
     for _ in range(num_repeats):
-        fold_N = _dealt(labels_N, group_N, num_folds, generator)
+        fold_N = deal_folds(labels_N, group_N, num_folds=num_folds, generator=generator)
         for fold in range(num_folds):
             out_N = fold_N == fold
             kept_label_N = labels_N[~out_N]
@@ -239,20 +240,6 @@ def _cross_validated(
             "more rows of each label, in more groups"
         )
     return nll_MN
-
-
-def _dealt(labels_N: IntArray, group_N: IntArray, num_folds: int, generator: np.random.Generator) -> IntArray:
-    """Fold of each row: groups are shuffled, sorted by their rarest label, and dealt out in turn."""
-    frequency_K = np.bincount(labels_N)
-    by_rarity_K = np.argsort(np.argsort(frequency_K, kind="stable"), kind="stable")
-    num_groups = int(group_N.max()) + 1
-    rarest_G = np.full(num_groups, len(frequency_K))
-    np.minimum.at(rarest_G, group_N, by_rarity_K[labels_N])
-    shuffled_G = generator.permutation(num_groups)
-    dealt_G = shuffled_G[np.argsort(rarest_G[shuffled_G], kind="stable")]
-    fold_G = np.empty(num_groups, dtype=np.int64)
-    fold_G[dealt_G] = np.arange(num_groups) % num_folds
-    return fold_G[group_N]
 
 
 def _compared(num_rows: int, seed: int) -> IntArray:

@@ -12,6 +12,12 @@ def _is_cost_matrix(costs: list[list[float]], num_labels: int) -> bool:
     return all(line[k] < min(line[:k] + line[k + 1 :]) for k, line in enumerate(costs))
 
 
+def _cost_ratio(costs: list[list[float]]) -> float:
+    """Cost of a false alarm over that of a miss, of two labels."""
+    (right_no, false_alarm), (miss, right_yes) = costs
+    return (false_alarm - right_no) / (miss - right_yes)
+
+
 DECISION_RULES = (
     Rule(
         ("calibrate", "method"),
@@ -61,6 +67,19 @@ DECISION_RULES = (
         "calibrate.threshold other than best_f1 with more than two labels",
         "one number cannot choose among more labels: there the largest probability decides; see evaluate.costs",
         lambda c: len(c.task.labels) > 2 and c.calibrate.threshold != "best_f1",
+    ),
+    Rule(
+        ("evaluate", "costs"),
+        "evaluate.costs beside calibrate.threshold cost with another ratio of false alarm to miss in "
+        "calibrate.threshold_value",
+        "one ratio decides: what a false alarm costs over a right no, to what a miss costs over a right yes",
+        lambda c: (
+            c.calibrate.threshold == "cost"
+            and c.calibrate.threshold_value is not None
+            and c.evaluate.costs is not None
+            and _is_cost_matrix(c.evaluate.costs, 2)
+            and abs(_cost_ratio(c.evaluate.costs) - c.calibrate.threshold_value) > 1e-6
+        ),
     ),
     Rule(
         ("evaluate", "costs"),

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clsgen_dist.errors import DataError
-from clsgen_dist.records import UNLABELLED, Prediction, Row
+from clsgen_dist.records import UNLABELLED, Prediction, Row, group_name
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -87,10 +87,8 @@ def to_columns(predictions: Sequence[Prediction], rows: Sequence[Row], labels: S
                 f"{', '.join(columns) or 'none'}; see data.subgroup_columns"
             )
     truths = [row.true_probability for row in rows if row.true_probability is not None]
-    group_of: dict[tuple[str, str], int] = {}
-    groups = [
-        group_of.setdefault(("row", r.id) if r.group is None else ("group", r.group), len(group_of)) for r in rows
-    ]
+    group_of: dict[str, int] = {}
+    groups = [group_of.setdefault(group_name(row.id, row.group), len(group_of)) for row in rows]
     return Columns(
         label_N=np.array([UNLABELLED if row.label is None else row.label for row in rows], dtype=np.int64),
         probability_NK=np.array([[p.probability[name] for name in labels] for p in predictions], dtype=np.float64),

@@ -5,12 +5,9 @@ Shape legend: N rows, K labels.
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -114,26 +111,6 @@ def evaluate(
     if columns.true_probability_N is not None and len(labels) == 2:
         content["bayes"] = _bayes(columns, columns.true_probability_N, known_N, num_bins)
     return content
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write JSON in one move, so that a reader meets the whole file or none.
-
-    Raises:
-        NumericsError: a number is NaN or infinite, which JSON cannot say.
-    """
-    try:
-        text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
-    except ValueError as error:
-        raise NumericsError(
-            f"{path}: found a number that is NaN or infinite, expected finite ones ({error})"
-        ) from error
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        unfinished.write_text(text + "\n", encoding="utf-8")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _check_decisions(columns: Columns, threshold: float | None) -> None:

@@ -20,13 +20,13 @@ import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from clsgen_dist.calibrate.folds import deal_folds
 from clsgen_dist.calibrate.simplex import average_prompts, default_floor
 from clsgen_dist.config.run import label_text
 from clsgen_dist.data.rows import label_numbers, read_jsonl
 from clsgen_dist.data.splits import normalised
 from clsgen_dist.errors import DataError
-from clsgen_dist.records import UNLABELLED
-from clsgen_dist.verbalize.folds import deal_folds
+from clsgen_dist.records import UNLABELLED, group_name
 from clsgen_dist.verbalize.parsing import Said, parse_distribution
 
 FloatArray = npt.NDArray[np.float64]
@@ -163,9 +163,8 @@ def read_answers(path: Path, labels: Sequence[str], *, sum_tolerance: float) -> 
 
 
 def name_groups(ids: Sequence[str], groups: Sequence[str | None]) -> npt.NDArray[np.str_]:
-    """A name for each row's group; a row without a group is one of its own, whatever other groups are called."""
-    names = [f"row {id}" if group is None else f"group {group}" for id, group in zip(ids, groups, strict=True)]
-    return np.array(names, dtype=np.str_)
+    """The name of each row's group, see `group_name`; shape (N,)."""
+    return np.array([group_name(id, group) for id, group in zip(ids, groups, strict=True)], dtype=np.str_)
 
 
 def split_answers(answers: Answers, *, seed: int) -> tuple[Answers, Answers]:
@@ -179,7 +178,7 @@ def split_answers(answers: Answers, *, seed: int) -> tuple[Answers, Answers]:
     """
     kinds_N = 2 * answers.labels_N + answers.parsed_N
     units_N = _units(answers)
-    fit_N = deal_folds(units_N, kinds_N, num_folds=2, seed=seed) == 0
+    fit_N = deal_folds(kinds_N, units_N, num_folds=2, generator=np.random.default_rng(seed)) == 0
     if fit_N.all() or not fit_N.any():
         raise DataError(
             f"{answers.source}: all {len(answers)} answers are of one group or text, so they cannot be dealt to two "

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from clsgen_dist.calibrate.folds import deal_folds
 from clsgen_dist.calibrate.selection import NUM_STANDARD_ERRORS, standard_error
 from clsgen_dist.evaluate.metrics import negative_log_likelihood
 from clsgen_dist.records import UNLABELLED
-from clsgen_dist.verbalize.folds import deal_folds
 from clsgen_dist.verbalize.methods import (
     UNSCALED,
     Evidence,
@@ -117,8 +117,9 @@ def _held_out_loss(method: Method, known: Evidence, settings: Settings) -> Float
     """Mean loss of each row over the repeats, nats; None where a fold leaves too few rows to fit on."""
     num_labels = known.sources[method.source].shape[1]
     total_N = np.zeros(len(known))
-    for repeat in range(NUM_REPEATS):
-        fold_N = deal_folds(known.groups_N, known.labels_N, num_folds=NUM_FOLDS, seed=settings.seed + repeat)
+    generator = np.random.default_rng(settings.seed)  # the same folds for every method
+    for _ in range(NUM_REPEATS):
+        fold_N = deal_folds(known.labels_N, known.groups_N, num_folds=NUM_FOLDS, generator=generator)
         for fold in range(NUM_FOLDS):
             held_N = fold_N == fold
             if not held_N.any():

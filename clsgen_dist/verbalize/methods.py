@@ -16,10 +16,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from clsgen_dist.calibrate.folds import deal_folds
 from clsgen_dist.calibrate.scaling import MIN_LABELLED_ROWS, candidate_methods, fit_calibrator
 from clsgen_dist.calibrate.simplex import floored, invert_softmax
 from clsgen_dist.records import UNLABELLED
-from clsgen_dist.verbalize.folds import deal_folds
 from clsgen_dist.verbalize.learned import NUM_FOLDS, fit_learned_map
 from clsgen_dist.verbalize.rank import fit_rank_map
 
@@ -226,7 +226,12 @@ def fit_method(method: Method, evidence: Evidence, settings: Settings) -> Fitted
             invert(own_NK),
             evidence.features_NF[usable_N],
             labels_N,
-            deal_folds(evidence.groups_N[usable_N], labels_N, num_folds=NUM_FOLDS, seed=settings.seed),
+            deal_folds(
+                labels_N,
+                evidence.groups_N[usable_N],
+                num_folds=NUM_FOLDS,
+                generator=np.random.default_rng(settings.seed),
+            ),
             feature_names=evidence.feature_names,
             max_temperature=bound,
         )

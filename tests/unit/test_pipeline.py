@@ -13,7 +13,8 @@ import pytest
 from clsgen_dist.calibrate.scaling import IDENTITY
 from clsgen_dist.calibrate.thresholds import decide
 from clsgen_dist.config.folder import RunFolder
-from clsgen_dist.evaluate.evaluation import evaluate, write_json
+from clsgen_dist.evaluate.evaluation import evaluate
+from clsgen_dist.integrity import write_json
 from clsgen_dist.pipeline import _numbers
 from clsgen_dist.records import Prediction, Row
 from clsgen_dist.summary import summary

@@ -232,17 +232,6 @@ def test_many_rows_are_compared_on_some_and_fitted_on_all(monkeypatch: pytest.Mo
     assert found.candidates[0].mean_nll != pytest.approx(expected_nll(IDENTITY, 3 * odds, labels), abs=1e-9)
 
 
-def test_folds_keep_groups_whole_and_labels_even() -> None:
-    generator = np.random.default_rng(17)
-    labels = (generator.random(300) < 0.1).astype(np.int64)
-    group = generator.permutation(np.repeat(np.arange(100), 3))
-    fold = module._dealt(labels, group, 5, generator)
-    assert all(len(set(fold[group == g])) == 1 for g in range(100))
-    alone = module._dealt(labels, np.arange(300), 5, generator)
-    assert np.ptp(np.bincount(alone)) <= 1
-    assert np.ptp(np.bincount(alone, weights=labels)) <= 1
-
-
 def test_json_has_all_of_it() -> None:
     odds, labels = simulate(60, seed=18)
     found = select(odds, labels)

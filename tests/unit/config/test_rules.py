@@ -72,6 +72,13 @@ CASES = (
         ["--task.labels", "[a, b, c]", "--calibrate.threshold", "cost", "--calibrate.threshold_value", "2"],
         "calibrate.threshold",
     ),
+    (
+        [
+            *("--evaluate.costs", "[[0, 1], [5, 0]]", "--calibrate.threshold", "cost"),
+            *("--calibrate.threshold_value", "0.5"),
+        ],
+        "evaluate.costs",
+    ),
     (["--evaluate.costs", "[[0, 1], [5, 6]]"], "evaluate.costs"),
 )
 
@@ -135,6 +142,7 @@ def test_every_rule_is_broken_by_its_case_alone(index: int, overrides: list[str]
         ["--objective.class_weights", "[1, 2.5]"],
         ["--objective.w_gen", "0", "--data.explanation_column", "null"],
         [*VIGNETTES, "--data.explanation_column", "null"],
+        ["--evaluate.costs", "[[0, 1], [5, 0]]", "--calibrate.threshold", "cost", "--calibrate.threshold_value", "0.2"],
         ["--train.token_budget", "1280"],
         ["--predict.token_budget", "1152"],
         ["--model.attention", "flash_attention_2"],

@@ -14,8 +14,9 @@ from clsgen_dist.errors import ConfigError, DataError, NumericsError
 from clsgen_dist.evaluate.calibration_metrics import calibration_metrics, null_ece
 from clsgen_dist.evaluate.columns import to_columns
 from clsgen_dist.evaluate.decisions import estimate_at_threshold
-from clsgen_dist.evaluate.evaluation import evaluate, write_json
+from clsgen_dist.evaluate.evaluation import evaluate
 from clsgen_dist.evaluate.metrics import probability_metrics
+from clsgen_dist.integrity import write_json
 from clsgen_dist.records import Prediction, Row
 
 Split = tuple[list[Prediction], list[Row]]

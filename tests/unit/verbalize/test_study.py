@@ -16,7 +16,6 @@ from clsgen_dist.evaluate.metrics import probability_metrics
 from clsgen_dist.records import UNLABELLED
 from clsgen_dist.verbalize.answers import Answers, name_groups
 from clsgen_dist.verbalize.choice import choose_method
-from clsgen_dist.verbalize.folds import deal_folds
 from clsgen_dist.verbalize.methods import Evidence, Method, Settings, fit_method
 from clsgen_dist.verbalize.parsing import Said
 from clsgen_dist.verbalize.study import Study
@@ -268,7 +267,7 @@ def test_answers_that_are_right_are_left_alone(make_answers: Make, run_study: Ru
 
 
 def test_a_failure_costs_every_method_the_same_in_the_choice(make_answers: Make) -> None:
-    answers = make_answers(200, failing=0.5)
+    answers = make_answers(1000, failing=0.5)
     evidence = Evidence({"said": answers.said_NK}, None, (), answers.labels_N, answers.groups_N)
     settings = Settings(floor=0.01, constant="zero", max_temperature=20.0, seed=0)
     methods = [Method("a", "said", "floored"), Method("b", "said", "temperature"), Method("c", "said", "as_said")]
@@ -335,18 +334,6 @@ def test_floors_of_many_labels_stay_below_an_even_share() -> None:
     settings = Settings(floor=1e-4, constant="zero", max_temperature=20.0, seed=0)
     lines = tabulate_floors(rows, rows, settings)
     assert [line["floor"] for line in lines] == pytest.approx([1e-12, 1e-6, 5e-5, 1e-4, 2e-4, 0.5 / num_labels])
-
-
-def test_folds_keep_groups_and_labels_together() -> None:
-    generator = np.random.default_rng(0)
-    groups_N = np.repeat(np.arange(100), 3)
-    labels_N = np.repeat((generator.random(100) < 0.2).astype(np.int64), 3)
-    order = generator.permutation(300)
-    folds_N = deal_folds(groups_N[order], labels_N[order], num_folds=5, seed=0)
-    assert all(len(set(folds_N[groups_N[order] == g])) == 1 for g in range(100))
-    np.testing.assert_array_equal(np.bincount(folds_N), [60] * 5)
-    positives = np.bincount(folds_N, weights=labels_N[order])
-    assert positives.max() - positives.min() <= 3
 
 
 def test_thresholds_are_counted_at_or_above() -> None:
