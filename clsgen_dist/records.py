@@ -61,6 +61,8 @@ class Prediction:
         predicted: name of the predicted label: at the operating threshold for two labels, the largest one otherwise.
         explanation: the explanation that follows the predicted label, or None where none was asked for.
         free_verdict: label that the model writes when it is left alone; None where that is no label at all.
+        free_explanation: what it writes then, after that verdict, if any; None where nobody asked.
+        is_cut, is_free_cut: whether the explanation, and the free one, met the limit of tokens before its end.
         logits: head logits, one a label, in the order of `task.labels`.
     """
 
@@ -71,6 +73,9 @@ class Prediction:
     predicted: str
     explanation: str | None
     free_verdict: str | None
+    free_explanation: str | None
+    is_cut: bool
+    is_free_cut: bool
     logits: list[float]
 
 

@@ -11,6 +11,7 @@ from pydantic import Field
 from clsgen_dist.config import sections
 from clsgen_dist.config.chat_rules import FLOOR_RULE
 from clsgen_dist.config.decision_rules import DECISION_RULES
+from clsgen_dist.config.evaluate import Evaluate
 from clsgen_dist.config.folder import RunFolder
 from clsgen_dist.config.run import build_config, validated
 from clsgen_dist.config.sections import Section
@@ -26,7 +27,7 @@ class AnswersConfig(Section):
     task: sections.Task
     calibrate: sections.Calibrate = Field(sections.Calibrate())
     verbalize: Verbalize = Field(Verbalize())
-    evaluate: sections.Evaluate = Field(sections.Evaluate())
+    evaluate: Evaluate = Field(Evaluate())
 
 
 @dataclass(frozen=True)

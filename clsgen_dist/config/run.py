@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from clsgen_dist.config import sections
+from clsgen_dist.config.evaluate import Evaluate
 from clsgen_dist.config.explain import Explain
 from clsgen_dist.config.rules import broken_rules
 from clsgen_dist.config.sections import Section
@@ -36,7 +37,7 @@ class RunConfig(Section):
     calibrate: sections.Calibrate = Field(sections.Calibrate())
     verbalize: Verbalize = Field(Verbalize())
     predict: sections.Predict = Field(sections.Predict())
-    evaluate: sections.Evaluate = Field(sections.Evaluate())
+    evaluate: Evaluate = Field(Evaluate())
     tracking: sections.Tracking = Field(sections.Tracking())
     ray: sections.Ray = Field(sections.Ray())
 

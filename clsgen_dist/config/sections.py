@@ -223,20 +223,6 @@ class Predict(Section):
     token_budget: Count = Field(8192, description="tokens of a batch on one worker, padding counted, at most")
 
 
-class Evaluate(Section):
-    num_bootstrap: Annotated[int, Field(ge=100)] = Field(1000, description="resamples behind each 95 % interval")
-    num_bins: Annotated[int, Field(ge=2)] = Field(15, description="bins of the calibration error")
-    max_explained_rows: Count | None = Field(
-        None, description="test rows that get an explanation, the first; null: all"
-    )
-    costs: list[list[Weight]] | None = Field(
-        None, description="cost of saying a label (column) of a row of each label (line), in the order of task.labels"
-    )
-    sure_probability: Fraction = Field(
-        0.9, description="largest probability from which an answer counts as sure, where unsure ones go to a person"
-    )
-
-
 class Tracking(Section):
     uri: str | None = Field(None, description="MLflow server or database; null: OUTPUT_DIR/mlflow.db")
     experiment: str = Field("clsgen_dist", description="MLflow experiment", min_length=1)

@@ -30,11 +30,19 @@ def verdict(task: Task, label: int) -> str:
     return task.verdict_template.replace("{label}", task.labels[label])
 
 
-def read_verdict(task: Task, generated: str) -> int | None:
-    """The label whose verdict opens a generated text, or None where none does.
+def split_verdict(task: Task, generated: str) -> tuple[int | None, str]:
+    """The label whose verdict opens a generated text, or None where none does, and the words after it.
 
     Case and leading space are ignored. Where one verdict begins with another, the longer one is read.
     """
-    text = generated.lstrip().casefold()
-    fitting = [k for k in range(len(task.labels)) if text.startswith(verdict(task, k).strip().casefold())]
-    return max(fitting, key=lambda k: len(verdict(task, k)), default=None)
+    text = generated.strip()
+    opening = {k: verdict(task, k).strip() for k in range(len(task.labels))}
+    fitting = [k for k, words in opening.items() if text.casefold().startswith(words.casefold())]
+    label = max(fitting, key=lambda k: len(opening[k]), default=None)
+    # casefold may change the number of characters, so the words are cut off where the folded opening ends.
+    return label, text if label is None else _after(text, opening[label]).strip()
+
+
+def _after(text: str, opening: str) -> str:
+    end = next(n for n in range(len(text) + 1) if text[:n].casefold().startswith(opening.casefold()))
+    return text[end:]

@@ -31,10 +31,17 @@ class Prefill:
 
 @dataclass
 class Written:
-    """What was decoded for a row: ids without EOS, and whether the model would have opened as it was forced to."""
+    """What was decoded for a row.
+
+    Attributes:
+        ids: without EOS.
+        forced_was_first_choice: whether the model would have opened as it was forced to.
+        is_cut: whether the limit of tokens ended the row, not the model.
+    """
 
     ids: list[int] = field(default_factory=list)
     forced_was_first_choice: bool = True
+    is_cut: bool = True
 
 
 @torch.no_grad()
@@ -85,6 +92,8 @@ def decode_greedily(
             if choices[b] != eos or position < len(forced[row]):
                 written[row].ids.append(choices[b])
                 kept.append(b)
+            else:
+                written[row].is_cut = False
         if not kept or position == max_new_tokens - 1:
             break
         if len(kept) < len(active):  # rows that have ended cost nothing from here on

@@ -18,9 +18,18 @@ import torch
 from clsgen_dist.bundle import Bundle
 from clsgen_dist.calibrate.scaling import IDENTITY, Calibrator
 from clsgen_dist.calibrate.thresholds import decide
-from clsgen_dist.data.prompts import read_verdict
+from clsgen_dist.data.prompts import split_verdict
 from clsgen_dist.predict.decoding import Prefill, Written, decode_greedily, prefill
 from clsgen_dist.records import Prediction, Row
+
+
+@dataclass(frozen=True)
+class Explained:
+    """What was written for a row: the verdict that opens it, or None, the words after it, and whether they were cut."""
+
+    verdict: int | None
+    words: str
+    is_cut: bool
 
 
 @dataclass(frozen=True)
@@ -52,7 +61,7 @@ class Predictor:
         Args:
             rows: what to decide on.
             num_explained: how many rows, from the first, get an explanation; None is all.
-            free: also read the verdict that the model writes when it is left alone.
+            free: also give what the model writes when it is left alone.
             on_progress: told how many rows a batch has finished.
         """
         count = len(rows) if num_explained is None else min(num_explained, len(rows))
@@ -86,10 +95,10 @@ class Predictor:
         probability_BK = self.bundle.calibrator.apply(logits_BK)
         raw_BK = IDENTITY.apply(logits_BK)
         predicted_B = decide(probability_BK, self.bundle.threshold)
-        explanations: list[str | None] = [None] * len(rows)
-        verdicts: list[int | None] = [None] * len(rows)
+        conditioned: list[Explained | None] = [None] * len(rows)
+        alone: list[Explained | None] = [None] * len(rows)
         if explain:
-            explanations, verdicts = self._explain(prompts, start, predicted_B, free)
+            conditioned, alone = self._explain(prompts, start, predicted_B, free)
         return [
             Prediction(
                 id=row.id,
@@ -97,31 +106,38 @@ class Predictor:
                 probability=dict(zip(names, probability_BK[b].tolist(), strict=True)),
                 raw_probability=dict(zip(names, raw_BK[b].tolist(), strict=True)),
                 predicted=names[predicted_B[b]],
-                explanation=explanations[b],
-                free_verdict=None if (verdict := verdicts[b]) is None else names[verdict],
+                explanation=own.words if own else None,
+                free_verdict=None if left is None or left.verdict is None else names[left.verdict],
+                free_explanation=left.words if left else None,
+                is_cut=own is not None and own.is_cut,
+                is_free_cut=left is not None and left.is_cut,
                 logits=logits_BK[b].tolist(),
             )
-            for b, row in enumerate(rows)
+            for b, (row, own, left) in enumerate(zip(rows, conditioned, alone, strict=True))
         ]
 
     def _explain(
         self, prompts: list[list[int]], start: Prefill, predicted_B: np.ndarray, free: bool
-    ) -> tuple[list[str | None], list[int | None]]:
-        """Explanations that follow the decision, and the verdicts that the model would write by itself."""
-        task, tokenizer = self.bundle.task, self.bundle.tokenizer
+    ) -> tuple[list[Explained | None], list[Explained | None]]:
+        """Explanations that follow the decision, and, where asked for, what the model writes by itself."""
+        tokenizer = self.bundle.tokenizer
         forced = [tokenizer.verdicts[label] for label in predicted_B]
         written = self._decode(start, forced)
-        explanations: list[str | None] = [
-            tokenizer.decode(w.ids[len(f) :]).strip() for w, f in zip(written, forced, strict=True)
+        conditioned: list[Explained | None] = [
+            Explained(int(label), tokenizer.decode(w.ids[len(f) :]).strip(), w.is_cut)
+            for label, w, f in zip(predicted_B, written, forced, strict=True)
         ]
+        if not free:
+            return conditioned, [None] * len(prompts)
         # Where each forced token was the model's own first choice, the free text is the conditioned one.
-        verdicts: list[int | None] = [int(label) for label in predicted_B]
+        alone = list(conditioned)
         others = [b for b, w in enumerate(written) if not w.forced_was_first_choice]
-        if free and others:
+        if others:
             again = prefill(self.bundle.model, [prompts[b] for b in others], self.device, with_cache=True)
             for b, w in zip(others, self._decode(again, [[]] * len(others)), strict=True):
-                verdicts[b] = read_verdict(task, tokenizer.decode(w.ids))
-        return explanations, verdicts if free else [None] * len(prompts)
+                verdict, words = split_verdict(self.bundle.task, tokenizer.decode(w.ids))
+                alone[b] = Explained(verdict, words, w.is_cut)
+        return conditioned, alone
 
     def _decode(self, start: Prefill, forced: list[list[int]]) -> list[Written]:
         eos = self.bundle.tokenizer.eos

@@ -36,6 +36,9 @@ def measure(labels: list[str], threshold: float | None, *, sure_probability: flo
             predicted=labels[predicted],
             explanation="x",
             free_verdict=labels[predicted],
+            free_explanation="x",
+            is_cut=False,
+            is_free_cut=False,
             logits=logits[n].tolist(),
         )
         for n, predicted in enumerate(decide(probability, threshold))

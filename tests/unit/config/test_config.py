@@ -14,7 +14,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from clsgen_dist.config import explain, sections, verbalize
+from clsgen_dist.config import evaluate, explain, sections, verbalize
 from clsgen_dist.config.run import (
     RunConfig,
     differing_keys,
@@ -307,7 +307,7 @@ def test_every_field_of_every_section_is_a_setting() -> None:
         for name, info in model.model_fields.items():
             inner = [
                 kind
-                for kind in (vars(sections) | vars(explain) | vars(verbalize)).values()
+                for kind in (vars(sections) | vars(evaluate) | vars(explain) | vars(verbalize)).values()
                 if _is_section(kind) and kind.__name__ in str(info.annotation)
             ]
             names += leaves(inner[0], f"{prefix}{name}.") if inner else [prefix + name]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from clsgen_dist.config.sections import Task
-from clsgen_dist.data.prompts import prompt_frame, read_verdict, split_frame, verdict
+from clsgen_dist.data.prompts import prompt_frame, split_frame, split_verdict, verdict
 
 
 def task(**changes: object) -> Task:
@@ -32,13 +32,30 @@ def test_a_verdict_is_the_label_in_its_template() -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "label"),
-    [("yes. Because", 1), (" \n YES. x", 1), ("no.", 0), ("yes", None), ("maybe yes.", None), ("", None)],
+    ("written", "label", "words"),
+    [
+        ("yes. Because", 1, "Because"),
+        (" \n YES. x ", 1, "x"),
+        ("no.", 0, ""),
+        ("yes", None, "yes"),
+        (" maybe yes.", None, "maybe yes."),
+        ("", None, ""),
+    ],
 )
-def test_a_verdict_is_read_where_it_opens_the_text(written: str, label: int | None) -> None:
-    assert read_verdict(task(), written) == label
+def test_a_verdict_is_read_where_it_opens_the_text(written: str, label: int | None, words: str) -> None:
+    assert split_verdict(task(), written) == (label, words)
 
 
 def test_the_longer_of_two_verdicts_is_read() -> None:
     labels = task(labels=["not", "not sure", "sure"], verdict_template="{label}")
-    assert [read_verdict(labels, text) for text in ("not", "not sure at all", "sure")] == [0, 1, 2]
+    assert [split_verdict(labels, text) for text in ("not", "not sure at all", "sure")] == [
+        (0, ""),
+        (1, "at all"),
+        (2, ""),
+    ]
+
+
+def test_letters_that_fold_to_two_are_cut_off_whole() -> None:
+    streets = task(labels=["Stra\u00dfe", "Weg"])
+    assert split_verdict(streets, "STRASSE. Dort.") == (0, "Dort.")
+    assert split_verdict(streets, "stra\u00dfe. Dort.") == (0, "Dort.")

@@ -42,6 +42,9 @@ def simulate_split(num_rows: int, labels: list[str], *, threshold: float | None,
                 predicted=labels[predicted_N[i]],
                 explanation=f"{labels[predicted_N[i]]}. Because of {i}." if explained else None,
                 free_verdict=verdict,
+                free_explanation=f"Because of {i}." if explained else None,
+                is_cut=False,
+                is_free_cut=False,
                 logits=logits_NK[i].tolist(),
             )
         )

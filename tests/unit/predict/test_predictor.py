@@ -96,7 +96,7 @@ def test_the_text_after_the_verdict_is_the_explanation() -> None:
         )
         assert found.explanation == made.tokenizer.decode(ids[0, len(prompt) + len(opening) :].tolist()).strip()
         assert found.explanation
-        assert found.free_verdict is None
+        assert found.free_verdict is found.free_explanation is None
 
 
 def test_only_the_first_rows_are_explained_where_it_is_asked() -> None:
@@ -139,10 +139,19 @@ def test_the_free_verdict_is_what_the_model_writes_by_itself() -> None:
     assert {p.predicted for p in conditioned} == {"no", "yes"}
     assert {p.free_verdict for p in conditioned} == {"yes"}
     assert {p.explanation for p in conditioned if p.predicted == "yes"} == {"So."}
+    assert {p.free_explanation for p in conditioned} == {"So."}
+    assert {(p.is_cut, p.is_free_cut) for p in conditioned} == {(False, False)}
 
 
 def test_a_free_text_that_is_no_verdict_is_none() -> None:
-    assert {p.free_verdict for p in predictor(taught(bundle(), " well, yes.")).predict(ROWS, free=True)} == {None}
+    found = predictor(taught(bundle(), " well.")).predict(ROWS, free=True)
+    assert {(p.free_verdict, p.free_explanation) for p in found} == {(None, "well.")}
+
+
+def test_a_text_that_meets_the_limit_is_cut() -> None:
+    long = predictor(taught(bundle(), " yes. So it is, so it was, so it will be.")).predict(ROWS, free=True)
+    assert {(p.is_cut, p.is_free_cut) for p in long} == {(True, True)}
+    assert {p.is_cut for p in predictor(bundle()).predict(ROWS, num_explained=0)} == {False}
 
 
 def test_where_every_verdict_is_the_models_own_nothing_is_read_twice() -> None:
