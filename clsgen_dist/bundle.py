@@ -141,8 +141,13 @@ def read_task(folder: Path) -> Task:
         raise BundleError(f"{folder}: task.json is not as this program writes it ({error})") from None
 
 
-def bundle_columns(manifest: dict[str, Any], overrides: Sequence[str]) -> Data:
+def bundle_columns(manifest: dict[str, Any], overrides: Sequence[str], *, with_explanations: bool = False) -> Data:
     """The columns that the model was trained on, with overrides as `--data.text_column note`.
+
+    Args:
+        manifest: of the bundle.
+        overrides: words of the command line.
+        with_explanations: also read reasons that people wrote, to compare with; else their column is left alone.
 
     Raises:
         ConfigError: an unknown column setting.
@@ -154,7 +159,7 @@ def bundle_columns(manifest: dict[str, Any], overrides: Sequence[str]) -> Data:
     source = ConfigSource(tree={"data": dict(columns)}, places={(): "bundle"})
     apply_overrides(source, overrides)
     try:
-        return Data.model_validate({**source.tree["data"], "explanation_column": None})
+        return Data.model_validate(source.tree["data"] | ({} if with_explanations else {"explanation_column": None}))
     except ValidationError as error:
         raise ConfigError(f"--data: {error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}") from None
 

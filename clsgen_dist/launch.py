@@ -13,7 +13,7 @@ from clsgen_dist.config.answers import AnswersRequest, answers_config, plain_ans
 from clsgen_dist.config.folder import RunFolder
 from clsgen_dist.config.run import RunConfig, help_text, load_config
 from clsgen_dist.errors import ClsGenError, ConfigError
-from clsgen_dist.records import CalibrateRequest, PredictRequest
+from clsgen_dist.records import CalibrateRequest, EvaluateRequest, PredictRequest
 
 #: Exit codes beside 0: the run failed; the input cannot be used; the user stopped it.
 FAILED, UNUSABLE, INTERRUPTED = 1, 2, 130
@@ -152,6 +152,38 @@ def calibrate_request(words: Sequence[str]) -> CalibrateRequest:
     return CalibrateRequest(
         Path(found["bundle"]), found["data"], found.get("test"), found.get("base"), columns, settings
     )
+
+
+def evaluate_request(words: Sequence[str]) -> EvaluateRequest:
+    """Reads the command line of launchers/evaluate.py.
+
+    Raises:
+        ConfigError: an option is missing or unknown.
+    """
+    found, rest = parse_words(words, ("bundle", "data", "output", "explanations", "base"))
+    if "config" in found:
+        raise ConfigError("--config: a bundle knows its task; give --bundle FOLDER and --data FILE")
+    for name in ("bundle", "data"):
+        if name not in found:
+            raise ConfigError(f"--{name} is missing; give --bundle FOLDER and --data FILE")
+    overrides = _overrides(rest)
+    known = ("--data.", "--evaluate.", "--predict.", "--run.seed")
+    strange = [words[0] for words in overrides if not words[0].startswith(known)]
+    if strange:
+        raise ConfigError(f"{strange[0]}: only settings of data, evaluate and predict, and run.seed may follow")
+    columns = tuple(word for words in overrides if words[0].startswith("--data.") for word in words)
+    settings = tuple(word for words in overrides if not words[0].startswith("--data.") for word in words)
+    bundle = Path(found["bundle"])
+    run = RunFolder(bundle.absolute().parent)
+    if "output" in found:
+        output = Path(found["output"])
+    elif run.config.is_file():
+        output = run.evaluation(Path(found["data"]).stem)
+    else:
+        raise ConfigError("--output FOLDER is missing: the bundle stands in no run folder to write to")
+    taught = run.rows("train") if run.rows("train").is_file() else None
+    explanations = Path(found["explanations"]) if "explanations" in found else taught
+    return EvaluateRequest(bundle, found["data"], output, explanations, found.get("base"), columns, settings)
 
 
 def _overrides(words: Sequence[str]) -> list[list[str]]:

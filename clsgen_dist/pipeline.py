@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from clsgen_dist.assess import assess, flat_numbers, predict_rows
 from clsgen_dist.bundle import Bundle, load_bundle
 from clsgen_dist.calibrate.scaling import IDENTITY
 from clsgen_dist.config.folder import RunFolder
@@ -25,16 +25,10 @@ from clsgen_dist.deciding import fit_decision, labelled
 from clsgen_dist.engine.collectives import Ranks
 from clsgen_dist.engine.deepspeed import start_distributed
 from clsgen_dist.errors import ClsGenError
-from clsgen_dist.evaluate.evaluation import evaluate
-from clsgen_dist.evaluate.plots import write_plots
-from clsgen_dist.evaluate.report import write_report
-from clsgen_dist.integrity import write_json
 from clsgen_dist.observe import RunObserver, Unobserved, open_tracker, peak_memory_mib
-from clsgen_dist.predict.files import write_predictions
-from clsgen_dist.predict.predictor import Predictor, recalibrated
+from clsgen_dist.predict.predictor import recalibrated
 from clsgen_dist.prepare import backbone_place, prepare
 from clsgen_dist.progress import Event, Listener, silent
-from clsgen_dist.records import Prediction, Row
 from clsgen_dist.sealed import RECALIBRATED, Decision, read_decision, set_decision
 from clsgen_dist.tracking.mlflow import MlflowTracker
 from clsgen_dist.worker import train_bundle
@@ -149,7 +143,9 @@ def calibrate(config: RunConfig, folder: RunFolder, bundle: Bundle, ranks: Ranks
         listener(Event("calibrate", 1, 1, "kept as launchers/calibrate.py left it"))
         return recalibrated(bundle, given.calibrator, given.threshold)
     rows = list(stored_rows(folder.rows("calibration")))
-    predictions = predict_rows(config, bundle, rows, ranks, listener, stage="calibrate", num_explained=0, free=False)
+    predictions = predict_rows(
+        bundle, rows, config.predict, ranks, listener, stage="calibrate", num_explained=0, free=False
+    )
     decision = Decision(IDENTITY, None)
     if ranks.leads:
         decision, warnings = fit_decision(
@@ -176,78 +172,20 @@ def evaluate_split(
 ) -> None:
     """Predicts the test split and writes metrics, predictions, pictures and report."""
     split = "test"
-    rows = list(stored_rows(folder.rows(split)))
-    most = config.evaluate.max_explained_rows
-    num_explained = 0 if config.predict.explain == "none" else len(rows) if most is None else min(most, len(rows))
-    predictions = predict_rows(
-        config, bundle, rows, ranks, listener, stage="evaluate", num_explained=num_explained, free=True
+    metrics = assess(
+        bundle,
+        list(stored_rows(folder.rows(split))),
+        folder.evaluation(split),
+        config,
+        ranks,
+        listener,
+        taught=folder.rows("train"),
+        facts=_facts(config, folder),
     )
-    if ranks.leads:
-        place = folder.evaluation(split)
-        place.mkdir(parents=True, exist_ok=True)
-        write_predictions(place / "predictions.jsonl", predictions)
-        metrics = evaluate(
-            predictions,
-            rows,
-            labels=bundle.task.labels,
-            threshold=bundle.threshold,
-            calibrated=not bundle.calibrator.is_identity,
-            language=_language(folder),
-            costs=config.evaluate.costs,
-            sure_probability=config.evaluate.sure_probability,
-            num_bootstrap=config.evaluate.num_bootstrap,
-            num_bins=config.evaluate.num_bins,
-            seed=config.run.seed,
-        )
-        write_json(place / "metrics.json", metrics)
-        pictures = write_plots(
-            place,
-            predictions,
-            rows,
-            labels=bundle.task.labels,
-            threshold=bundle.threshold,
-            sure_probability=config.evaluate.sure_probability,
-            num_bins=config.evaluate.num_bins,
-        )
-        found = read_decision(bundle.folder, bundle.manifest, config.num_labels).facts
-        decision = {**found, "calibrator": bundle.calibrator.to_json()}
-        write_report(place / "report.html", metrics, predictions, rows, pictures, _facts(config, folder), decision)
-        if tracker:
-            tracker.log_metrics(dict(_numbers(metrics, split)), step=0)
-            tracker.log_artifacts(place, f"evaluation/{split}")
+    if metrics is not None and tracker:
+        tracker.log_metrics(dict(flat_numbers(metrics, split)), step=0)
+        tracker.log_artifacts(folder.evaluation(split), f"evaluation/{split}")
     ranks.barrier()
-
-
-def predict_rows(
-    config: RunConfig,
-    bundle: Bundle,
-    rows: Sequence[Row],
-    ranks: Ranks,
-    listener: Listener,
-    *,
-    stage: str,
-    num_explained: int,
-    free: bool,
-) -> list[Prediction]:
-    """Predicts rows, each rank its share; every rank gets all predictions, in the order of the rows."""
-    mine = rows[ranks.rank :: ranks.world_size]
-    done = 0
-
-    def heard(num_rows: int) -> None:
-        nonlocal done
-        done += num_rows
-        listener(Event(stage, min(done * ranks.world_size, len(rows)), len(rows)))
-
-    predictor = Predictor(bundle, config.predict.token_budget, config.predict.max_new_tokens, ranks.device)
-    share = -(-(num_explained - ranks.rank) // ranks.world_size) if num_explained > ranks.rank else 0
-    answers = predictor.predict(mine, num_explained=share, free=free, on_progress=heard)
-    everyone = ranks.gather(answers)
-    return [everyone[n % ranks.world_size][n // ranks.world_size] for n in range(len(rows))]
-
-
-def _language(folder: RunFolder) -> dict[str, float]:
-    best = json.loads((folder.best / "state.json").read_text(encoding="utf-8"))
-    return {"reference_explanation_nll": best["validation_loss_gen"]}
 
 
 def _facts(config: RunConfig, folder: RunFolder) -> dict[str, str]:
@@ -262,25 +200,3 @@ def _facts(config: RunConfig, folder: RunFolder) -> dict[str, str]:
         **{f"Rows, {name}": f"{facts['num_rows']:,} from {facts['source']}" for name, facts in splits.items()},
         "Best step": str(json.loads((folder.best / "state.json").read_text(encoding="utf-8"))["best_step"]),
     }
-
-
-def _numbers(metrics: dict[str, Any], split: str) -> list[tuple[str, float]]:
-    """Flat numbers for the tracker; intervals, lists and what is undefined are left out."""
-    decisions = metrics["decisions"]
-    parts = {
-        "": metrics["calibrated"],
-        "raw_": metrics["raw"],
-        "threshold_": decisions["at_threshold"] or {},
-        "selective_": decisions["selective"],
-        "sure_": decisions["answer_when_sure"],
-        "cost_": decisions["expected_cost"] or {},
-        "explanation_": metrics["explanation"],
-        "language_": metrics["language"],
-        "bayes_": metrics.get("bayes", {}),
-    }
-    return [
-        (f"{split}/{prefix}{key}", float(value))
-        for prefix, numbers in parts.items()
-        for key, value in numbers.items()
-        if isinstance(value, int | float)
-    ]

@@ -6,16 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import torch
 
 from clsgen_dist.bundle import bundle_columns, load_bundle, read_task, trained_on
 from clsgen_dist.calibrate.scaling import IDENTITY, MIN_LABELLED_ROWS
 from clsgen_dist.calibrate.thresholds import decide
 from clsgen_dist.config.answers import AnswersConfig, decision_config
-from clsgen_dist.config.sections import Data
-from clsgen_dist.data.rows import check_ids, read_rows
 from clsgen_dist.data.splits import text_hash
+from clsgen_dist.data.unseen import read_unseen
 from clsgen_dist.deciding import Labelled, fit_decision, labelled
 from clsgen_dist.errors import DataError
 from clsgen_dist.evaluate.calibration_metrics import null_ece
@@ -27,6 +25,8 @@ from clsgen_dist.predict.predictor import Predictor
 from clsgen_dist.progress import Event, Listener
 from clsgen_dist.records import UNLABELLED, CalibrateRequest, Row, group_name
 from clsgen_dist.sealed import RECALIBRATED, Decision, read_manifest, set_decision
+
+_SURER = "it is surer of them than of any other, and a calibrator would make it too sure everywhere"
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,10 @@ def recalibrate(request: CalibrateRequest, listener: Listener) -> Recalibrated:
     config = decision_config(task, manifest["run"], request.settings)
     columns = bundle_columns(manifest, request.columns)
     seen = trained_on(request.bundle)
-    rows = _read(request.source, columns, task.labels, seen)
+    rows = read_unseen(request.source, columns, task.labels, seen, _SURER)
     if config.calibrate.method != "none":
         _check_enough(request.source, rows)
-    test = [] if request.test is None else _read(request.test, columns, task.labels, seen)
+    test = [] if request.test is None else read_unseen(request.test, columns, task.labels, seen, _SURER)
     _check_test(request, rows, test)
     shared = {text_hash(row.text) for row in rows} & {text_hash(row.text) for row in test}
     if shared:
@@ -99,19 +99,6 @@ def recalibrate(request: CalibrateRequest, listener: Listener) -> Recalibrated:
     decision = replace(decision, facts={**decision.facts, "fitted_by": RECALIBRATED})
     set_decision(request.bundle, decision)
     return Recalibrated(decision, warnings, metrics)
-
-
-def _read(source: str, columns: Data, labels: list[str], seen: np.ndarray) -> list[Row]:
-    rows = [row for _, row in read_rows(source, columns, labels)]
-    check_ids(rows, source)
-    hashes = np.fromiter((text_hash(row.text) for row in rows), dtype=np.uint64, count=len(rows))
-    num_seen = int(np.isin(hashes, seen).sum())
-    if num_seen:
-        raise DataError(
-            f"{source}: the model was trained on {num_seen} of these {len(rows)} texts, expected none: it is surer of "
-            "them than of any other, and a calibrator would make it too sure everywhere"
-        )
-    return rows
 
 
 def _check_enough(source: str, rows: Sequence[Row]) -> None:

@@ -124,3 +124,26 @@ class CalibrateRequest:
     base: str | None
     columns: tuple[str, ...]
     settings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class EvaluateRequest:
+    """What a person asks of a finished bundle.
+
+    Attributes:
+        bundle: its folder.
+        source: rows to predict, and to measure on where they are labelled.
+        output: folder that the results are written to.
+        explanations: rows with explanations that the model was trained on, for the reader text, or None.
+        base: folder of the base model where it has moved, or None.
+        columns: settings of `data` that override those of the bundle, as words.
+        settings: settings of `evaluate`, `predict` and `run.seed`, as words.
+    """
+
+    bundle: Path
+    source: str
+    output: Path
+    explanations: Path | None
+    base: str | None
+    columns: tuple[str, ...]
+    settings: tuple[str, ...]

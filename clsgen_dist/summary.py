@@ -10,6 +10,7 @@ from typing import Any
 
 from clsgen_dist.config.folder import RunFolder
 from clsgen_dist.config.run import RunConfig
+from clsgen_dist.records import EvaluateRequest
 from clsgen_dist.sealed import Decision
 
 _COLUMNS = ("auroc", "auprc", "f1", "accuracy", "nll", "brier", "ece")
@@ -30,6 +31,19 @@ def summary(config: RunConfig, split: str = "test") -> str:
             f"bundle:     {folder.bundle}",
             f"MLflow UI:  {ui}",
         ]
+    )
+
+
+def evaluated_summary(request: EvaluateRequest, metrics: dict[str, Any] | None) -> str:
+    """The table of an evaluation of a bundle, and where it is."""
+    if metrics is None:
+        return (
+            f"\npredicted only: the rows of {request.source} are not labelled enough to measure (metrics need labelled "
+            f"rows of two labels, in two groups)\npredictions: {request.output / 'predictions.jsonl'}"
+        )
+    lines = ["", *_table(metrics, Path(request.source).stem), ""]
+    return "\n".join(
+        [*lines, f"metrics: {request.output / 'metrics.json'}", f"report:  {request.output / 'report.html'}"]
     )
 
 

@@ -18,7 +18,7 @@ from clsgen_dist.records import PredictRequest
 from tests.support.tiny import ROOT, tiny_config
 
 TRAINERS = ("train.py", "ray_train.py", "plan.py")
-LAUNCHERS = (*TRAINERS, "predict.py", "verbalize.py")
+LAUNCHERS = (*TRAINERS, "predict.py", "verbalize.py", "calibrate.py", "evaluate.py")
 HEAVY = ("torch", "transformers", "deepspeed", "ray", "mlflow", "peft", "datasets", "pyarrow")
 
 

@@ -19,7 +19,7 @@ LAYERS = (
     ("bundle", "deciding"),
     ("engine", "predict", "evaluate", "explain"),
     ("train", "verbalize"),
-    ("worker", "prepare", "observe", "recalibrate"),
+    ("worker", "prepare", "observe", "recalibrate", "assess"),
     ("orchestrate",),
     ("pipeline", "planning", "launch", "summary"),
     ("launchers",),

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from clsgen_dist.assess import flat_numbers
 from clsgen_dist.calibrate.scaling import IDENTITY
 from clsgen_dist.calibrate.thresholds import decide
 from clsgen_dist.config.folder import RunFolder
 from clsgen_dist.evaluate.evaluation import evaluate
 from clsgen_dist.integrity import write_json
-from clsgen_dist.pipeline import _numbers
 from clsgen_dist.records import Prediction, Row
 from clsgen_dist.summary import summary
 from tests.support.tiny import tiny_config
@@ -61,7 +61,7 @@ def measure(labels: list[str], threshold: float | None, *, sure_probability: flo
 @pytest.mark.parametrize(("labels", "threshold"), [(["no", "yes"], 0.4), (["low", "middle", "high"], None)])
 def test_the_tracker_gets_flat_finite_numbers_once_each(labels: list[str], threshold: float | None) -> None:
     metrics = measure(labels, threshold)
-    found = _numbers(metrics, "test")
+    found = flat_numbers(metrics, "test")
     names = [name for name, _ in found]
     assert len(set(names)) == len(names)
     assert all(type(value) is float and math.isfinite(value) for _, value in found)

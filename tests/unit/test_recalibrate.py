@@ -12,9 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from clsgen_dist.bundle import load_bundle, write_bundle
-from clsgen_dist.config.run import RunConfig
-from clsgen_dist.data.splits import text_hash
+from clsgen_dist.bundle import load_bundle
 from clsgen_dist.errors import BundleError, ClsGenError, ConfigError, DataError
 from clsgen_dist.launch import calibrate_request
 from clsgen_dist.progress import Event, silent
@@ -22,29 +20,16 @@ from clsgen_dist.recalibrate import recalibrate
 from clsgen_dist.records import CalibrateRequest
 from clsgen_dist.sealed import MANIFEST, read_manifest, seal
 from clsgen_dist.summary import calibrated_summary
-from tests.support.tiny import shared_backbone, tiny_config, tiny_dual, tiny_rows, write_jsonl
+from tests.support.bundles import write_tiny_bundle
+from tests.support.tiny import tiny_rows, write_jsonl
 
 CPU = torch.device("cpu")
-
-
-def trained(config: RunConfig) -> dict[str, torch.Tensor]:
-    model = tiny_dual(lora=config.model.lora is not None)
-    generator = torch.Generator().manual_seed(0)
-    return {
-        name: torch.randn(parameter.shape, generator=generator) * 0.05
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad
-    }
 
 
 @pytest.fixture(scope="module")
 def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle that was trained on the rows of seed 0; tests copy it."""
-    folder = tmp_path_factory.mktemp("bundle")
-    config = tiny_config(folder)
-    seen = np.unique(np.array([text_hash(row["text"]) for row in tiny_rows(40)], dtype=np.uint64))
-    write_bundle(folder / "bundle", config, shared_backbone(), trained(config), seen)
-    return folder / "bundle"
+    return write_tiny_bundle(tmp_path_factory.mktemp("bundle"))
 
 
 @pytest.fixture

@@ -1,0 +1,49 @@
+"""Settings of an evaluation of a finished bundle, whose task is known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import Field
+
+from clsgen_dist.config import sections
+from clsgen_dist.config.decision_rules import DECISION_RULES
+from clsgen_dist.config.evaluate import Evaluate
+from clsgen_dist.config.run import validated
+from clsgen_dist.config.sections import Section
+from clsgen_dist.config.source import ConfigSource, apply_overrides
+from clsgen_dist.errors import ConfigError
+
+
+class AssessConfig(Section):
+    """The sections that an evaluation reads."""
+
+    run: sections.Run
+    task: sections.Task
+    predict: sections.Predict
+    calibrate: sections.Calibrate = Field(sections.Calibrate())
+    evaluate: Evaluate = Field(Evaluate())
+
+
+def assess_config(task: sections.Task, run: str, limits: Mapping[str, Any], overrides: Sequence[str]) -> AssessConfig:
+    """Settings of an evaluation, those of the bundle by default.
+
+    Args:
+        task: of the bundle.
+        run: name of its run.
+        limits: its settings of `predict`.
+        overrides: words of the command line, as `--evaluate.num_bins 10`.
+
+    Raises:
+        ConfigError: an unknown key, a wrong type, or a combination that cannot work.
+    """
+    tree = {"run": {"name": run}, "task": task.model_dump(mode="json"), "predict": dict(limits)}
+    source = ConfigSource(tree=tree, places={(): "bundle"})
+    apply_overrides(source, overrides)
+    config = validated(source, AssessConfig)
+    # A type of its own, with all the sections that these rules read.
+    broken = [rule for rule in DECISION_RULES if rule.broken(config)]  # type: ignore[arg-type]
+    if broken:
+        raise ConfigError("\n".join(f"{source.place(r.keys)}: {r.combination}: {r.reason}" for r in broken))
+    return config
