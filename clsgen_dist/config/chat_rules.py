@@ -10,6 +10,9 @@ _LOCAL_ONLY = (*LOCAL_ONLY, "num_workers")
 _MODEL_ONLY = ("model", "guidance", "temperature", "max_tokens")
 _TAUGHT_ONLY = ("tries", "rescue_tries", "num_samples")
 
+#: Settings of `evaluate.judge` that only that reader has a use for.
+_JUDGE_ONLY = ("model", "max_tokens", *ENDPOINT_ONLY)
+
 
 def _listed(section: str, names: tuple[str, ...]) -> str:
     """Settings of a section in words."""
@@ -27,6 +30,42 @@ FLOOR_RULE = Rule(
     "verbalize.floor of 1 / (number of task.labels) or more",
     "every label would be said to have at least its even share; take a smaller one, or null",
     lambda c: c.verbalize.floor is not None and c.verbalize.floor >= 1 / len(c.task.labels),
+)
+
+JUDGE_RULES = (
+    Rule(
+        ("evaluate", "readers"),
+        "evaluate.readers that names a reader twice",
+        "each reads an explanation once; name it once",
+        lambda c: len(set(c.evaluate.readers)) < len(c.evaluate.readers),
+    ),
+    Rule(
+        ("evaluate", "readers"),
+        "evaluate.readers with judge, without evaluate.judge.base_url or evaluate.judge.model",
+        "name the endpoint, as http://HOST:8000/v1, and the model that answers there",
+        lambda c: "judge" in c.evaluate.readers and not (c.evaluate.judge.base_url and c.evaluate.judge.model),
+    ),
+    Rule(
+        ("evaluate", "readers"),
+        f"{_listed('evaluate.judge', _JUDGE_ONLY)} without judge in evaluate.readers",
+        "nobody is asked; take the setting away, or name the reader judge",
+        lambda c: _set(c.evaluate.judge, _JUDGE_ONLY) if "judge" not in c.evaluate.readers else [],
+    ),
+    Rule(
+        ("evaluate", "judge"),
+        "evaluate.judge.batch_size",
+        "a judge is asked at an endpoint, which has evaluate.judge.requests_in_flight; only local models have batches",
+        lambda c: _set(c.evaluate.judge, LOCAL_ONLY),
+    ),
+    Rule(
+        ("evaluate", "judge", "budget_cost"),
+        "evaluate.judge.budget_cost without evaluate.judge.input_price or evaluate.judge.output_price",
+        "without prices nothing is known of the cost; set them, or use evaluate.judge.budget_tokens",
+        lambda c: (
+            c.evaluate.judge.budget_cost is not None
+            and not (c.evaluate.judge.input_price or c.evaluate.judge.output_price)
+        ),
+    ),
 )
 
 CHAT_RULES = (
@@ -122,4 +161,5 @@ CHAT_RULES = (
         lambda c: _set(c.verbalize, (*LOCAL_ONLY, "token_probabilities")) if c.verbalize.source == "endpoint" else [],
     ),
     FLOOR_RULE,
+    *JUDGE_RULES,
 )

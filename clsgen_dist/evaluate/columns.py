@@ -28,8 +28,9 @@ class Columns:
         probability_NK: calibrated probability of each label.
         raw_probability_NK: the same before calibration.
         predicted_N: number of the predicted label.
-        explained_N: whether an explanation was asked for.
-        verdict_N: number of the label that the free explanation argues for; -1 where that is unclear.
+        free_asked_N: whether a free explanation was asked for.
+        conditioned_asked_N: whether one that follows the predicted label was asked for.
+        verdict_N: number of the label that the free explanation opens with; -1 where that is none.
         group_N: number of the row's group.
         true_probability_N: generating probability of the last label, or None where a row lacks it.
         texts: what was decided on.
@@ -40,7 +41,8 @@ class Columns:
     probability_NK: FloatArray
     raw_probability_NK: FloatArray
     predicted_N: IntArray
-    explained_N: BoolArray
+    free_asked_N: BoolArray
+    conditioned_asked_N: BoolArray
     verdict_N: IntArray
     group_N: IntArray
     true_probability_N: FloatArray | None
@@ -96,9 +98,10 @@ def to_columns(predictions: Sequence[Prediction], rows: Sequence[Row], labels: S
             [[p.raw_probability[name] for name in labels] for p in predictions], dtype=np.float64
         ),
         predicted_N=np.array([number_of[p.predicted] for p in predictions], dtype=np.int64),
-        explained_N=np.array(
-            [p.explanation is not None or p.free_verdict is not None for p in predictions], dtype=bool
+        free_asked_N=np.array(
+            [p.free_explanation is not None or p.free_verdict is not None for p in predictions], dtype=bool
         ),
+        conditioned_asked_N=np.array([p.explanation is not None for p in predictions], dtype=bool),
         verdict_N=np.array(
             [UNLABELLED if p.free_verdict is None else number_of[p.free_verdict] for p in predictions], dtype=np.int64
         ),

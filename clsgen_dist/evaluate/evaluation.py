@@ -6,7 +6,7 @@ Shape legend: N rows, K labels.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,10 +18,10 @@ from clsgen_dist.errors import NumericsError
 from clsgen_dist.evaluate.calibration_metrics import calibration_metrics, null_ece
 from clsgen_dist.evaluate.columns import Columns, to_columns
 from clsgen_dist.evaluate.decisions import decision_metrics
-from clsgen_dist.evaluate.explanations import alignment
 from clsgen_dist.evaluate.intervals import bootstrap_intervals
 from clsgen_dist.evaluate.metrics import probability_metrics
 from clsgen_dist.evaluate.parts import describe_parts
+from clsgen_dist.evaluate.reading import Reading, Unavailable, describe_readings
 from clsgen_dist.evaluate.selective import answer_when_sure
 from clsgen_dist.records import UNLABELLED, Prediction, Row
 
@@ -46,6 +46,7 @@ def evaluate(
     num_bootstrap: int,
     num_bins: int,
     seed: int,
+    read: Mapping[str, Reading | Unavailable] | None = None,
 ) -> dict[str, Any]:
     """The content of `metrics.json`.
 
@@ -59,13 +60,15 @@ def evaluate(
         costs: cost of deciding on the column's label where the line's label is the true one, or None.
         sure_probability: largest probability from which an answer counts as sure.
         num_bootstrap, num_bins: resamples behind each interval (drawn with `seed`), bins of the calibration errors.
+        read: by name of the reader, which label each explanation argues for, in the order of the predictions.
 
     Returns:
         num_rows, num_labelled_rows, num_groups, labels, is_calibrated, threshold; raw and calibrated: the numbers of
         `probability_metrics`, `calibration_metrics` and `null_ece` with their intervals; decisions: `decision_metrics`
-        of the calibrated probabilities, and answer_when_sure; subgroups: `describe_parts`; explanation, language; and
-        bayes where every row has a true probability (two labels only): what the generating probability
-        itself scores, and the mean |p - true p| of the last label before and after calibration, on labelled rows.
+        of the calibrated probabilities, and answer_when_sure; subgroups: `describe_parts`; explanation:
+        `describe_readings`; language; and bayes where every row has a true probability (two labels only): what the
+        generating probability itself scores, and the mean |p - true p| of the last label before and after
+        calibration, on labelled rows.
 
     Raises:
         ConfigError: costs or sure_probability cannot be.
@@ -105,7 +108,7 @@ def evaluate(
             "answer_when_sure": answer_when_sure(*answered, sure_probability, group_N, **resampling),
         },
         "subgroups": describe_parts(columns, num_bins=num_bins, **resampling),
-        "explanation": _alignment(columns),
+        "explanation": describe_readings(columns, read or {}, **resampling),
         "language": dict(language),
     }
     if columns.true_probability_N is not None and len(labels) == 2:
@@ -133,11 +136,6 @@ def _check_finite(language: dict[str, float]) -> None:
     for name, value in language.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise NumericsError(f"evaluation: language.{name} is {value}, expected a finite number")
-
-
-def _alignment(columns: Columns) -> dict[str, float | int | None]:
-    asked_N = columns.explained_N
-    return alignment(columns.verdict_N[asked_N], columns.predicted_N[asked_N], columns.probability_NK[asked_N])
 
 
 def _bayes(columns: Columns, true_probability_N: FloatArray, known_N: BoolArray, num_bins: int) -> dict[str, float]:

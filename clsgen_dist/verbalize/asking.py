@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 
+from clsgen_dist.chat.crowd import ask_all
 from clsgen_dist.chat.interface import Chat, Completion, Request
 from clsgen_dist.config.sections import Task
 from clsgen_dist.config.verbalize import Verbalize
-from clsgen_dist.errors import TeacherError
 from clsgen_dist.records import Row
 from clsgen_dist.verbalize.parsing import distribution_schema
 from clsgen_dist.verbalize.prompts import distribution_messages, rotated
@@ -56,27 +55,12 @@ async def ask_rows(
         For each paraphrase, the answers in the order of the rows.
 
     Raises:
-        TeacherError: the model cannot be reached any more, or the budget is spent. No new request begins then, and
-            those that wait for an answer get it first, so that whoever remembers has it.
+        TeacherError: as `ask_all`.
     """
-    answers: dict[tuple[int, int], Completion] = {}
-    waiting = ((p, n) for n in range(len(rows)) for p in range(verbalize.num_prompts))
-    errors: list[TeacherError] = []
-
-    async def ask() -> None:
-        for paraphrase, number in waiting:  # shared: whoever is free takes the next one
-            request = distribution_request(task, rows[number].text, verbalize, paraphrase)
-            try:
-                answers[paraphrase, number] = await chat.complete(request)
-            except TeacherError as error:
-                errors.append(error)
-                return
-            heard()
-            if errors:
-                return
-            await asyncio.sleep(0)  # answers that are remembered must not starve those that arrive
-
-    await asyncio.gather(*(ask() for _ in range(num_at_once)))
-    if errors:
-        raise errors[0]
-    return [[answers[p, n] for n in range(len(rows))] for p in range(verbalize.num_prompts)]
+    requests = (
+        distribution_request(task, row.text, verbalize, paraphrase)
+        for row in rows
+        for paraphrase in range(verbalize.num_prompts)
+    )
+    answers = await ask_all(chat, requests, num_at_once=num_at_once, heard=heard)
+    return [answers[paraphrase :: verbalize.num_prompts] for paraphrase in range(verbalize.num_prompts)]

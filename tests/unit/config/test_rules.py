@@ -27,6 +27,11 @@ ENDPOINT = ["--explain.teacher", "endpoint", "--explain.model", "m", "--explain.
 
 ASKED = ["--verbalize.source", "endpoint", "--verbalize.model", "m", "--verbalize.base_url", "http://localhost:1/v1"]
 
+JUDGED = [
+    *("--evaluate.readers", "[verdict, judge]", "--evaluate.judge.model", "m"),
+    *("--evaluate.judge.base_url", "http://localhost:1/v1"),
+]
+
 #: One case a rule, in the order of RULES: overrides that break it, and the key that the message points at.
 CASES = (
     (["--data.train", "null"], "data.train"),
@@ -63,6 +68,11 @@ CASES = (
     ([*ASKED, "--verbalize.guided", "true"], "verbalize.guided"),
     ([*ASKED, "--verbalize.batch_size", "4"], "verbalize.batch_size"),
     (["--task.labels", "[a, b, c]", "--verbalize.floor", "0.4"], "verbalize.floor"),
+    (["--evaluate.readers", "[text, verdict, text]"], "evaluate.readers"),
+    (["--evaluate.readers", "[judge]", "--evaluate.judge.model", "m"], "evaluate.readers"),
+    (["--evaluate.judge.max_tokens", "64"], "evaluate.judge.max_tokens"),
+    ([*JUDGED, "--evaluate.judge.batch_size", "4"], "evaluate.judge.batch_size"),
+    ([*JUDGED, "--evaluate.judge.budget_cost", "1"], "evaluate.judge.budget_cost"),
     (["--calibrate.method", "vector"], "calibrate.method"),
     (["--calibrate.prior", "{no: 0.9}"], "calibrate.prior"),
     (["--calibrate.method", "none", "--calibrate.prior", "{no: 0.9, yes: 0.1}"], "calibrate.prior"),
@@ -116,9 +126,8 @@ def test_every_rule_is_broken_by_its_case_alone(index: int, overrides: list[str]
     with pytest.raises(ConfigError) as error:
         build(*overrides)
     rule = RULES[index]
-    if rule.keys in (("explain", "teacher"), ("verbalize", "source")) and key != ".".join(
-        rule.keys
-    ):  # the setting is named, not the teacher
+    by_setting = (("explain", "teacher"), ("verbalize", "source"), ("evaluate", "readers"), ("evaluate", "judge"))
+    if rule.keys in by_setting and key != ".".join(rule.keys):  # the setting is named, not the teacher
         assert str(error.value) == f"--{key}: {key} has no use here: {rule.reason}"
         return
     # Only the key itself, where it was overridden, or a parent that stands in the file.
@@ -143,6 +152,8 @@ def test_every_rule_is_broken_by_its_case_alone(index: int, overrides: list[str]
         ["--objective.w_gen", "0", "--data.explanation_column", "null"],
         [*VIGNETTES, "--data.explanation_column", "null"],
         ["--evaluate.costs", "[[0, 1], [5, 0]]", "--calibrate.threshold", "cost", "--calibrate.threshold_value", "0.2"],
+        ["--evaluate.readers", "[]"],
+        [*JUDGED, "--evaluate.judge.budget_cost", "1", "--evaluate.judge.input_price", "0.5"],
         ["--train.token_budget", "1280"],
         ["--predict.token_budget", "1152"],
         ["--model.attention", "flash_attention_2"],
