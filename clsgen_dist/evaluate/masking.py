@@ -86,7 +86,8 @@ def _pattern(name: str, names: list[str]) -> str:
         return spaced
     if name in _ORDINARY or len(name) < 3:
         others = "|".join(re.escape(other) for other in names)
-        return rf"{_NEGATION}(?<![\w'-]){spaced}(?=\s*(?:$|[^\w\s'-]|(?:{_CLAUSE_STARTS}|{others})\b))"
+        ends = rf"(?:\s*(?:$|(?![.,]\d)[^\w\s'-])|\s+(?:{_CLAUSE_STARTS}|{others})\b)"
+        return rf"{_NEGATION}(?<![\w'-])(?<!\d[.,]){spaced}(?={ends})"
     if not name.isalpha():
         return rf"{_NEGATION}(?<!\w){spaced}s?(?!\w)"
     stem = _ENDINGS.sub("", name)

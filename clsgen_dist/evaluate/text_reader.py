@@ -105,14 +105,12 @@ def fit_text_reader(rows: Iterable[Row], task: Task, *, num_bootstrap: int, seed
         The reader, or why there is none: too few explanations, or words that do not tell labels apart.
     """
     generator = np.random.default_rng(seed)
-    explained = [row for row in rows if row.label is not None and row.explanation]
-    explained = _sample(explained, generator)
+    explained = _sample([row for row in rows if row.label is not None and row.explanation], generator)
     label_N = np.array([row.label for row in explained], dtype=np.int64)
-    groups = [group_name(row.id, row.group) for row in explained]
-    too_few = _shortage(label_N, groups, task)
+    group_N = np.unique([group_name(row.id, row.group) for row in explained], return_inverse=True)[1].astype(np.int64)
+    too_few = _shortage(label_N, group_N, task)
     if too_few is not None:
         return too_few
-    group_N = np.unique(groups, return_inverse=True)[1].astype(np.int64)
     mask = LabelMask(task)
     hidden = _hidden(mask, [row.explanation or "" for row in explained])
     vectorizer = TfidfVectorizer(token_pattern=_TOKEN, ngram_range=(1, 3), sublinear_tf=True, min_df=2)
@@ -130,8 +128,7 @@ def fit_text_reader(rows: Iterable[Row], task: Task, *, num_bootstrap: int, seed
     margin = choose_margin(margin_N[readable_N], right_N[readable_N])
     hit_N = is_read_N & right_N
     interval = share_interval(hit_N, is_read_N, group_N, num_bootstrap=num_bootstrap, seed=seed)
-    by_chance = np.bincount(label_N[is_read_N]).max() / is_read_N.sum() if is_read_N.any() else 1.0
-    if not np.isfinite(margin) or interval is None or interval[0] <= by_chance:
+    if not np.isfinite(margin) or interval is None or interval[0] <= _commonest_share(label_N[is_read_N]):
         return Unavailable(
             f"the words of {len(label_N)} training explanations, label names hidden, do not tell which label they "
             f"argue for: across folds {int(hit_N.sum())} of {int(is_read_N.sum())} that seemed clear were read rightly"
@@ -173,16 +170,21 @@ def _sample(rows: list[Row], generator: np.random.Generator) -> list[Row]:
     return [rows[number] for number in np.sort(drawn_N)]
 
 
-def _shortage(label_N: IntArray, groups: Sequence[str], task: Task) -> Unavailable | None:
+def _shortage(label_N: IntArray, group_N: IntArray, task: Task) -> Unavailable | None:
     for label, name in enumerate(task.labels):
-        own_N = np.flatnonzero(label_N == label)
-        num_groups = len({groups[row] for row in own_N})
-        if len(own_N) < MIN_EXPLANATIONS or num_groups < NUM_FOLDS:
+        own_N = label_N == label
+        num_rows, num_groups = int(own_N.sum()), len(np.unique(group_N[own_N]))
+        if num_rows < MIN_EXPLANATIONS or num_groups < NUM_FOLDS:
             return Unavailable(
-                f"{len(own_N)} training explanations of {name!r} in {num_groups} groups, expected {MIN_EXPLANATIONS} "
-                f"or more of each label in {NUM_FOLDS} groups or more"
+                f"{num_rows} training explanations of {name!r} in {num_groups} groups, expected {MIN_EXPLANATIONS} or "
+                f"more of each label in {NUM_FOLDS} groups or more"
             )
     return None
+
+
+def _commonest_share(label_M: IntArray) -> float:
+    """How often one label, always said, would be right."""
+    return float(np.bincount(label_M).max()) / len(label_M)
 
 
 def _hidden(mask: LabelMask, texts: Sequence[str]) -> list[str]:
@@ -190,7 +192,8 @@ def _hidden(mask: LabelMask, texts: Sequence[str]) -> list[str]:
 
 
 def _readable(hidden: Sequence[str], values_MV: Any) -> BoolArray:
-    return np.array([says_something(text) for text in hidden], dtype=np.bool_) & (np.diff(values_MV.indptr) > 0)
+    num_terms_M: IntArray = np.diff(values_MV.indptr)
+    return np.array([says_something(text) for text in hidden], dtype=np.bool_) & (num_terms_M > 0)
 
 
 def _fit(values_NV: Any, label_N: IntArray) -> Any:

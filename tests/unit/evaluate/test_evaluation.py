@@ -16,6 +16,7 @@ from clsgen_dist.evaluate.columns import to_columns
 from clsgen_dist.evaluate.decisions import estimate_at_threshold
 from clsgen_dist.evaluate.evaluation import evaluate
 from clsgen_dist.evaluate.metrics import probability_metrics
+from clsgen_dist.evaluate.reading import Unavailable, read_verdicts
 from clsgen_dist.integrity import write_json
 from clsgen_dist.records import Prediction, Row
 
@@ -160,12 +161,22 @@ def test_only_explained_rows_count_in_the_alignment(split: Split) -> None:
     explained = [p for p in predictions if p.explanation is not None]
     assert found["num_rows"] == len(explained) == 300
     assert found["unparsed"] == sum(p.free_verdict is None for p in explained)
-    silent = [replace(p, explanation=None, free_verdict=None) for p in predictions]
+    silent = [replace(p, explanation=None, free_verdict=None, free_explanation=None) for p in predictions]
     assert measure((silent, rows))["explanation"]["coverage"] == 0
     assert measure((silent, rows))["explanation"]["kappa"] is None
     # A verdict alone is an explanation that was asked for.
     verdict_only = [replace(silent[0], free_verdict="yes"), *silent[1:]]
     assert measure((verdict_only, rows))["explanation"]["num_rows"] == 1
+
+
+def test_what_was_read_stands_beside_the_verdict(split: Split) -> None:
+    found = measure(split, read={"verdict": read_verdicts(split[0], NO_YES), "judge": Unavailable("nobody answers")})
+    part = found["explanation"]
+    assert part["readers"]["verdict"]["free"]["kappa"] == part["kappa"]
+    assert part["unavailable"] == {"judge": "nobody answers"}
+    without = measure(split)["explanation"]
+    assert (without["readers"], without["unavailable"]) == ({}, {})
+    assert without["kappa"] == part["kappa"], "whoever reads, the verdict of the free explanations is measured"
 
 
 def test_more_labels(make_split: Callable[..., Split]) -> None:
