@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from clsgen_dist.config import sections
+from clsgen_dist.config.chat_rules import JUDGE_RULES
 from clsgen_dist.config.decision_rules import DECISION_RULES
 from clsgen_dist.config.evaluate import Evaluate
 from clsgen_dist.config.run import validated
@@ -43,7 +44,7 @@ def assess_config(task: sections.Task, run: str, limits: Mapping[str, Any], over
     apply_overrides(source, overrides)
     config = validated(source, AssessConfig)
     # A type of its own, with all the sections that these rules read.
-    broken = [rule for rule in DECISION_RULES if rule.broken(config)]  # type: ignore[arg-type]
+    broken = [rule for rule in (*JUDGE_RULES, *DECISION_RULES) if rule.broken(config)]  # type: ignore[arg-type]
     if broken:
         raise ConfigError("\n".join(f"{source.place(r.keys)}: {r.combination}: {r.reason}" for r in broken))
     return config

@@ -244,7 +244,7 @@ def test_without_wrong_answers_there_is_no_such_kind(split: Split) -> None:
 
 def test_without_explanations_the_page_says_so(split: Split, tmp_path: Path) -> None:
     predictions, rows = split
-    silent = [replace(p, explanation=None, free_verdict=None) for p in predictions], rows
+    silent = [replace(p, explanation=None, free_verdict=None, free_explanation=None) for p in predictions], rows
     assert "No explanations were asked for." in render(tmp_path, silent, NO_YES, 0.4)
 
 
