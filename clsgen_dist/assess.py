@@ -9,15 +9,20 @@ from typing import Any, Protocol
 import torch
 
 from clsgen_dist.bundle import Bundle, bundle_columns, load_bundle, read_task, trained_on
+from clsgen_dist.chat.address import check_endpoint
 from clsgen_dist.config.assess import assess_config
 from clsgen_dist.config.evaluate import Evaluate
 from clsgen_dist.config.sections import Predict, Run
+from clsgen_dist.data.store import stored_rows
 from clsgen_dist.data.unseen import read_unseen
 from clsgen_dist.engine.collectives import Ranks
 from clsgen_dist.errors import ConfigError
 from clsgen_dist.evaluate.evaluation import evaluate
+from clsgen_dist.evaluate.judge import Judge
 from clsgen_dist.evaluate.plots import write_plots
+from clsgen_dist.evaluate.reading import Reading, Unavailable, read_verdicts, read_words
 from clsgen_dist.evaluate.report import write_report
+from clsgen_dist.evaluate.text_reader import fit_text_reader
 from clsgen_dist.integrity import write_json
 from clsgen_dist.predict.files import write_predictions
 from clsgen_dist.predict.predictor import Predictor
@@ -55,6 +60,8 @@ def evaluate_bundle(request: EvaluateRequest, listener: Listener) -> dict[str, A
     columns = bundle_columns(manifest, request.columns, with_explanations=True)
     if request.explanations is not None and not request.explanations.is_file():
         raise ConfigError(f"--explanations {request.explanations}: no such file")
+    if "judge" in config.evaluate.readers:
+        check_endpoint(config.evaluate.judge)
     reason = "what it says of them flatters it; measure on rows that it has never seen"
     rows = read_unseen(request.source, columns, task.labels, trained_on(request.bundle), reason, need_labels=False)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -110,6 +117,7 @@ def assess(
         threshold=bundle.threshold,
         calibrated=not bundle.calibrator.is_identity,
         language={},
+        read=_read(bundle, predictions, config, taught, place.with_name("judge.sqlite"), listener),
         costs=config.evaluate.costs,
         sure_probability=config.evaluate.sure_probability,
         num_bootstrap=config.evaluate.num_bootstrap,
@@ -130,6 +138,31 @@ def assess(
     decision = {**found, "calibrator": bundle.calibrator.to_json()}
     write_report(place / "report.html", metrics, predictions, rows, pictures, facts, decision)
     return metrics
+
+
+def _read(
+    bundle: Bundle,
+    predictions: Sequence[Prediction],
+    config: AssessSettings,
+    taught: Path | None,
+    memory: Path,
+    listener: Listener,
+) -> dict[str, Reading | Unavailable]:
+    """Which label each explanation argues for, by each reader that was asked for."""
+    task, read = bundle.task, dict[str, Reading | Unavailable]()
+    for name in config.evaluate.readers:
+        if name == "verdict":
+            read[name] = read_verdicts(predictions, task.labels)
+        elif name == "judge":
+            read[name] = read_words(Judge(config.evaluate.judge, task, memory, listener), predictions)
+        elif taught is None:
+            read[name] = Unavailable("the training explanations are not at hand; name them with --explanations")
+        else:
+            reader = fit_text_reader(
+                stored_rows(taught), task, num_bootstrap=config.evaluate.num_bootstrap, seed=config.run.seed
+            )
+            read[name] = reader if isinstance(reader, Unavailable) else read_words(reader, predictions)
+    return read
 
 
 def _clear(place: Path) -> None:

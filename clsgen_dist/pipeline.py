@@ -17,6 +17,7 @@ import torch
 from clsgen_dist.assess import assess, flat_numbers, predict_rows
 from clsgen_dist.bundle import Bundle, load_bundle
 from clsgen_dist.calibrate.scaling import IDENTITY
+from clsgen_dist.chat.address import check_endpoint
 from clsgen_dist.config.folder import RunFolder
 from clsgen_dist.config.run import RunConfig
 from clsgen_dist.data.store import stored_rows
@@ -57,6 +58,8 @@ def run_launched(config: RunConfig, listener: Listener) -> RunFolder:
 
 
 def _prepare(config: RunConfig, listener: Listener) -> RunFolder:
+    if "judge" in config.evaluate.readers:
+        check_endpoint(config.evaluate.judge)  # now, not after hours of training
     listener(Event("prepare rows", 0, 1))
     folder = prepare(config, listener)
     listener(Event("prepare rows", 1, 1))

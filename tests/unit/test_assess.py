@@ -11,6 +11,7 @@ import torch
 
 from clsgen_dist.assess import cannot_measure, evaluate_bundle
 from clsgen_dist.bundle import load_bundle
+from clsgen_dist.data.store import write_rows
 from clsgen_dist.errors import BundleError, ClsGenError, ConfigError, DataError
 from clsgen_dist.launch import evaluate_request
 from clsgen_dist.predict.predictor import Predictor
@@ -145,3 +146,30 @@ def test_why_rows_cannot_be_measured() -> None:
     assert cannot_measure(two[:1] * 2) == "labelled rows of 1 label(s) in 1 group(s); metrics need two of each"
     assert cannot_measure(two) == "labelled rows of 2 label(s) in 1 group(s); metrics need two of each"
     assert cannot_measure([*two, Row(id="c", text="z", label=0)]) is None
+
+
+def test_explanations_are_read_by_each_reader_that_can_be_had(bundle: Path, rows: Path, tmp_path: Path) -> None:
+    without = evaluate_bundle(request(bundle, rows), silent)
+    assert without is not None
+    assert set(without["explanation"]["readers"]) == {"verdict"}
+    assert "--explanations" in without["explanation"]["unavailable"]["text"]
+    taught = tmp_path / "train.parquet"
+    write_rows(taught, (Row(**row) for row in tiny_rows(400)))
+    metrics = evaluate_bundle(request(bundle, rows, "--explanations", str(taught)), silent)
+    assert metrics is not None
+    words = metrics["explanation"]
+    assert set(words["readers"]) == {"verdict", "text"}
+    assert words["readers"]["text"]["reader"]["accuracy"] > 0.95
+    assert words["readers"]["verdict"]["conditioned"]["agreement"] == 1
+    assert words["kappa"] == words["readers"]["verdict"]["free"]["kappa"]
+    alone = evaluate_bundle(request(bundle, rows, "--evaluate.readers", "[]"), silent)
+    assert alone is not None
+    assert alone["explanation"]["readers"] == {}
+
+
+def test_a_judge_that_nobody_is_stops_the_evaluation_before_it_begins(bundle: Path, rows: Path) -> None:
+    words = ["--evaluate.readers", "[judge]", "--evaluate.judge.base_url", "http://127.0.0.1:9/v1"]
+    words += ["--evaluate.judge.model", "m", "--evaluate.judge.api_key_env", "null"]
+    with pytest.raises(ClsGenError, match=r"evaluate\.judge\.base_url: nobody answers"):
+        evaluate_bundle(request(bundle, rows, *words), silent)
+    assert not (rows.parent / "out").exists()
