@@ -1,13 +1,13 @@
 """Sums and counts in, loss out. Knows no collectives.
 
     L = w_cls * sum_i w(y_i) CE(head(h_i), y_i) / W  +  w_gen * sum_t CE(lm(h_t), x_{t+1}) / N
-        + kl_weight * sum_t KL(base_t || tuned_t) / N
+        + kl_weight * sum_t KL(base_t || tuned_t) / N  +  general_weight * sum_g KL(base_g || tuned_g) / G
 
-W (summed class weights of the labelled rows) and N (scored tokens) count the whole optimizer step, all micro-batches
-and all ranks, so that the step's gradient is the same however its rows are dealt.
+W (summed class weights of the labelled rows), N (scored tokens) and G (tokens of general text) count the whole step,
+all micro-batches and all ranks, so that its gradient is the same however its rows are dealt.
 
 Shape letters: E rows, K labels, N scored positions, V vocabulary. Source: CLSGen, arXiv 2604.11801, for the sum of
-the two losses; the denominators are ours.
+the first two losses; the denominators and the rest are ours.
 """
 
 from __future__ import annotations
@@ -87,10 +87,15 @@ def loss_sums(
     lm_N = functional.cross_entropy(lm_logits_NV.float(), lm_targets_N, reduction="none")
     kl = lm_N.new_zeros(())
     if base_lm_logits_NV is not None:
-        tuned_NV = functional.log_softmax(lm_logits_NV.float(), dim=-1)
-        base_NV = functional.log_softmax(base_lm_logits_NV.float(), dim=-1)
-        kl = functional.kl_div(tuned_NV, base_NV, reduction="sum", log_target=True)
+        kl = kl_to_base(lm_logits_NV, base_lm_logits_NV)
     return LossSums(cls_E.sum(), lm_N.sum(), kl, cls_E.detach(), lm_N.detach(), lm_rows_N)
+
+
+def kl_to_base(lm_logits_NV: torch.Tensor, base_lm_logits_NV: torch.Tensor) -> torch.Tensor:
+    """KL(base || tuned) of the next token, summed over N positions; fp32 scalar, nats."""
+    tuned_NV = functional.log_softmax(lm_logits_NV.float(), dim=-1)
+    base_NV = functional.log_softmax(base_lm_logits_NV.float(), dim=-1)
+    return functional.kl_div(tuned_NV, base_NV, reduction="sum", log_target=True)
 
 
 def joint_loss(sums: LossSums, denominators: Denominators, weights: Weights) -> torch.Tensor:

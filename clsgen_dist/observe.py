@@ -73,6 +73,8 @@ class RunObserver:
             "train/tokens_seen": state.tokens_seen,
             "train/peak_memory_mib": peak_memory_mib(),
         }
+        if metrics.general_kl is not None:
+            numbers["train/general_kl"] = metrics.general_kl
         if not self._has_head:
             del numbers["train/loss_cls"]  # of weights that nobody trains
         self._tracker.log_metrics(numbers, step=state.step)

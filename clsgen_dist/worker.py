@@ -33,6 +33,7 @@ from clsgen_dist.predict.predictor import Predictor
 from clsgen_dist.records import EXPLAINED_SPLITS
 from clsgen_dist.sealed import read_manifest
 from clsgen_dist.train import schedule
+from clsgen_dist.train.general import open_general_text
 from clsgen_dist.train.loop import Events, train
 from clsgen_dist.train.state import TrainState
 from clsgen_dist.train.step import Stepper, Validation, validate
@@ -62,12 +63,14 @@ def train_bundle(config: RunConfig, folder: RunFolder, base: str, ranks: Ranks, 
     num_steps = schedule.total_steps(config.train, len(split))
     interval = schedule.validation_interval(config.train, num_steps)
     weights = _loss_weights(config, split)
+    general = open_general_text(config, folder.tokens("general"), base, ranks)
     with _engine(config, folder, base, ranks) as engine:
         stepper = Stepper(
             engine,
             ranks,
             split,
             weights,
+            general,
             seed=config.run.seed,
             global_batch=config.train.global_batch,
             token_budget=config.train.token_budget,

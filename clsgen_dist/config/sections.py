@@ -104,6 +104,11 @@ class Data(Section):
     subgroup_columns: list[str] = Field(
         [], description="columns, as of site or sex, whose values are looked at one by one in the evaluation"
     )
+    general_text: str | None = Field(
+        None,
+        description="general text for objective.general_weight, .txt with a blank line between passages; null: the "
+        "base model writes passages by itself before the training",
+    )
     true_probability_column: str | None = Field(
         None, description="column of the probability that the last label was drawn from, for simulated rows"
     )
@@ -162,6 +167,11 @@ class Objective(Section):
     )
     w_gen: Weight = Field(1.0, description="weight of the language-model loss, nats a token")
     kl_weight: Weight = Field(0.0, description="weight of KL(base || tuned) on explanation tokens, nats a token")
+    general_weight: Weight = Field(
+        0.0, description="weight of KL(base || tuned) on general text, nats a token; keeps the backbone's language"
+    )
+    general_passages: Count = Field(4, description="passages of general text an optimizer step, over all workers")
+    general_tokens: Annotated[int, Field(ge=8)] = Field(64, description="tokens of such a passage, at most")
     label_smoothing: float = Field(0.0, ge=0.0, lt=1.0, description="mass that the true label gives to all labels")
     class_weights: Literal["balanced"] | list[Annotated[float, Field(gt=0)]] | None = Field(
         None, description="weight of each label in the classification loss, or balanced; null: all 1"

@@ -24,6 +24,14 @@ def _of_the_head(config: RunConfig) -> list[str]:
     return [name for name, is_set in found.items() if is_set]
 
 
+def _of_general_text(config: RunConfig) -> list[str]:
+    """Settings of general text that somebody set."""
+    default = type(config.objective)()
+    found = ["data.general_text"] if config.data.general_text is not None else []
+    names = ("general_passages", "general_tokens")
+    return found + [f"objective.{n}" for n in names if getattr(config.objective, n) != getattr(default, n)]
+
+
 def _verdicts_nest(config: RunConfig) -> bool:
     """Whether a label's verdict begins with that of another label."""
     verdicts = [config.task.verdict_template.replace("{label}", label) for label in config.task.labels]
@@ -111,9 +119,21 @@ TRAINING_RULES = (
     ),
     Rule(
         ("objective", "kl_weight"),
-        "objective.kl_weight without model.lora",
+        "objective.kl_weight or general_weight without model.lora",
         "the base model is the tuned one with its adapter switched off; full fine-tuning keeps no base",
-        lambda c: c.objective.kl_weight > 0 and c.model.lora is None,
+        lambda c: c.objective.kl_weight + c.objective.general_weight > 0 and c.model.lora is None,
+    ),
+    Rule(
+        ("objective", "general_weight"),
+        "data.general_text, objective.general_passages or general_tokens with objective.general_weight 0",
+        "no general text is looked at; set the weight, or take the setting away",
+        lambda c: _of_general_text(c) if c.objective.general_weight == 0 else [],
+    ),
+    Rule(
+        ("objective", "general_tokens"),
+        "objective.general_tokens above train.token_budget",
+        "a micro-batch must hold a passage of general text",
+        lambda c: c.objective.general_weight > 0 and c.objective.general_tokens > c.train.token_budget,
     ),
     Rule(
         ("objective", "w_cls"),

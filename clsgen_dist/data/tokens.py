@@ -180,21 +180,31 @@ def write_tokens(path: Path, rows: Iterable[Row], tokenizer: RowTokenizer) -> di
     Returns:
         num_rows, num_tokens, num_completion_tokens, num_cut_prompts, num_cut_explanations.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    counts = dict.fromkeys(("num_rows", "num_tokens", "num_completion_tokens"), 0)
     cut_before = (tokenizer.num_cut_prompts, tokenizer.num_cut_explanations)
     stream = iter(rows)
+    batches = iter(lambda: list(islice(stream, _ROWS_A_BATCH)), [])
+    counts = write_tokenized(path, (tokenizer.encode_rows(some) for some in batches))
+    counts["num_cut_prompts"] = tokenizer.num_cut_prompts - cut_before[0]
+    counts["num_cut_explanations"] = tokenizer.num_cut_explanations - cut_before[1]
+    path.with_suffix(".json").write_text(json.dumps(counts, indent=2) + "\n", encoding="utf-8")
+    return counts
+
+
+def write_tokenized(path: Path, batches: Iterable[list[TokenizedRow]]) -> dict[str, int]:
+    """Writes rows that are tokenised already, as `TokenizedSplit` reads them.
+
+    Returns:
+        num_rows, num_tokens, num_completion_tokens.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    counts = dict.fromkeys(("num_rows", "num_tokens", "num_completion_tokens"), 0)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
-        while some := list(islice(stream, _ROWS_A_BATCH)):
-            encoded = tokenizer.encode_rows(some)
+        for encoded in batches:
             columns = {name: [getattr(row, name) for row in encoded] for name in _SCHEMA.names}
             writer.write_batch(pa.RecordBatch.from_pydict(columns, schema=_SCHEMA))
             counts["num_rows"] += len(encoded)
             counts["num_tokens"] += sum(len(row.prompt) + len(row.completion) for row in encoded)
             counts["num_completion_tokens"] += sum(len(row.completion) - row.num_unscored for row in encoded)
-    counts["num_cut_prompts"] = tokenizer.num_cut_prompts - cut_before[0]
-    counts["num_cut_explanations"] = tokenizer.num_cut_explanations - cut_before[1]
-    path.with_suffix(".json").write_text(json.dumps(counts, indent=2) + "\n", encoding="utf-8")
     return counts
 
 

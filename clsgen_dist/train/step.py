@@ -15,8 +15,9 @@ from clsgen_dist.data.tokens import TokenizedSplit
 from clsgen_dist.engine.collectives import Ranks
 from clsgen_dist.engine.deepspeed import Engine
 from clsgen_dist.errors import NumericsError
-from clsgen_dist.objective import Denominators, LossSums, Weights, joint_loss, loss_sums
+from clsgen_dist.objective import Denominators, LossSums, Weights, joint_loss, kl_to_base, loss_sums
 from clsgen_dist.records import UNLABELLED
+from clsgen_dist.train.general import GeneralText
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class StepMetrics:
 
     Attributes:
         loss, loss_cls, loss_gen, kl: nats; means over rows, tokens and tokens.
+        general_kl: KL(base || tuned) on general text, nats a token; None where there is none.
         grad_norm: before clipping.
         num_tokens: tokens read.
         tokens_per_second: over all ranks.
@@ -34,6 +36,7 @@ class StepMetrics:
     loss_cls: float
     loss_gen: float
     kl: float
+    general_kl: float | None
     grad_norm: float
     num_tokens: int
     tokens_per_second: float
@@ -64,6 +67,7 @@ class Stepper:
         ranks: Ranks,
         split: TokenizedSplit,
         weights: Weights,
+        general: GeneralText | None = None,
         *,
         seed: int,
         global_batch: int,
@@ -74,6 +78,7 @@ class Stepper:
     ) -> None:
         """`one_line` as in `collate`; `factors`: learning rates of a step, of their peaks; `name_rows`: ids of rows."""
         self._engine, self._ranks, self._split, self._weights = engine, ranks, split, weights
+        self._general = general
         self._seed, self._global_batch, self._token_budget = seed, global_batch, token_budget
         self._one_line, self._factors, self._name_rows = one_line, factors, name_rows
 
@@ -97,19 +102,38 @@ class Stepper:
         terms = []
         for number, members in enumerate(plan):
             sums = self._forward(members)
-            self._engine.backward(joint_loss(sums, denominators, self._weights), last=number == len(plan) - 1)
+            last = self._general is None and number == len(plan) - 1
+            self._engine.backward(joint_loss(sums, denominators, self._weights), last=last)
             terms.append(sums)
+        general_kl = None if self._general is None else self._hold_to_base(self._general, step)
         totals = self._totals(terms)
-        if not torch.isfinite(totals).all():
+        if not torch.isfinite(totals).all() or not np.isfinite(general_kl or 0.0):
             self._refuse(step, "loss", plan, terms)
         report = self._engine.step(self._factors(step))
         if not report.applied or not np.isfinite(report.grad_norm):
             self._refuse(step, "gradient", plan, None)
-        return self._metrics(totals, denominators, report.grad_norm, rows, time.perf_counter() - started)
+        return self._metrics(totals, denominators, general_kl, report.grad_norm, rows, time.perf_counter() - started)
 
     def _forward(self, members: list[int]) -> LossSums:
         batch = collate([self._split[row] for row in members], one_line=self._one_line).to(self._ranks.device)
         return forward_sums(self._engine, batch, self._weights)
+
+    def _hold_to_base(self, general: GeneralText, step: int) -> float:
+        """Adds the gradient of the divergence on general text; returns it, nats a token of the whole step."""
+        plan, num_tokens = general.plan(self._seed, step, self._ranks, self._token_budget)
+        total = torch.zeros((), dtype=torch.float64)
+        for number, members in enumerate(plan):
+            batch = collate([general.split[row] for row in members], one_line=self._one_line).to(self._ranks.device)
+            output = self._engine.forward(
+                batch.input_ids, batch.position_ids, batch.cls_index, batch.lm_index, with_base=True
+            )
+            assert output.base_lm_logits_NV is not None
+            kl = kl_to_base(output.lm_logits_NV, output.base_lm_logits_NV)
+            # The head has no part in it, but a gradient of 0: ranks must meet it equally often.
+            loss = general.weight * kl / num_tokens + 0.0 * output.cls_logits_EK.sum()
+            self._engine.backward(loss, last=number == len(plan) - 1)
+            total += kl.detach().double().cpu()
+        return float(self._ranks.sum(total)) / num_tokens
 
     def _totals(self, terms: list[LossSums]) -> torch.Tensor:
         """Sums over micro-batches and ranks: cls, lm, kl; fp64."""
@@ -117,17 +141,25 @@ class Stepper:
         return self._ranks.sum(mine.double().sum(dim=0))
 
     def _metrics(
-        self, totals: torch.Tensor, counts: Denominators, grad_norm: float, rows: np.ndarray, seconds: float
+        self,
+        totals: torch.Tensor,
+        counts: Denominators,
+        general_kl: float | None,
+        grad_norm: float,
+        rows: np.ndarray,
+        seconds: float,
     ) -> StepMetrics:
         cls, lm, kl = totals.tolist()
         loss_cls, loss_gen, divergence = cls / counts.cls_weight, lm / counts.lm_tokens, kl / counts.lm_tokens
         w = self._weights
         num_tokens = int(self._split.lengths[rows].sum())
+        held = 0.0 if self._general is None else self._general.weight * (general_kl or 0.0)
         return StepMetrics(
-            loss=w.w_cls * loss_cls + w.w_gen * loss_gen + w.kl_weight * divergence,
+            loss=w.w_cls * loss_cls + w.w_gen * loss_gen + w.kl_weight * divergence + held,
             loss_cls=loss_cls,
             loss_gen=loss_gen,
             kl=divergence,
+            general_kl=general_kl,
             grad_norm=grad_norm,
             num_tokens=num_tokens,
             tokens_per_second=num_tokens / seconds,

@@ -85,6 +85,24 @@ def test_micro_batches_and_ranks_do_not_change_training(
         assert_same_weights(kept_weights(other), weights)
 
 
+def test_general_text_is_dealt_to_ranks_without_a_trace(
+    one_rank: RankPool, two_ranks: RankPool, tmp_path: Path
+) -> None:
+    """Three passages a step, which the base model wrote by itself: one rank has them all, or two ranks share them."""
+    rows = long_rows(22)
+    others = {"objective.general_weight": 0.5, "objective.general_passages": 3, "objective.general_tokens": 24}
+    alone = compared_config(tmp_path, "alone", rows, **settings(LORA, **others))
+    shared = compared_config(tmp_path, "shared", rows, **settings(LORA, **others, **{"train.token_budget": SINGLE}))
+
+    expected = one_rank.run(train_on_rank, alone)[0]
+    recorder = two_ranks.run(train_on_rank, shared)[0]
+
+    assert losses(expected, "general_kl")[-1] > 0
+    for part in ("loss", "general_kl", "grad_norm"):
+        torch.testing.assert_close(losses(recorder, part), losses(expected, part), atol=1e-5, rtol=1e-5)
+    assert_same_weights(kept_weights(shared), kept_weights(alone))
+
+
 @KINDS
 def test_rank_without_explanations_or_rows(one_rank: RankPool, two_ranks: RankPool, tmp_path: Path, lora: Any) -> None:
     """Two rows a step: one rank gets the explanation and the other none; with one row left, a rank gets nothing."""

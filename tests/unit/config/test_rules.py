@@ -47,6 +47,8 @@ CASES = (
     (["--model.lora.target_modules", "[q_proj, lm_head]"], "model.lora.target_modules"),
     (["--model.attention", "flash_attention_2", "--train.precision", "fp32"], "model.attention"),
     (["--model.lora", "null", "--objective.kl_weight", "0.1"], "objective.kl_weight"),
+    (["--objective.general_passages", "8"], "objective.general_passages"),
+    (["--objective.general_weight", "1", "--objective.general_tokens", "9000"], "objective.general_tokens"),
     (["--objective.w_cls", "0", "--objective.w_gen", "0"], "objective.w_cls"),
     (["--objective.w_cls", "0", "--objective.class_weights", "balanced"], "objective.class_weights"),
     (
@@ -133,7 +135,7 @@ def test_every_rule_is_broken_by_its_case_alone(index: int, overrides: list[str]
     rule = RULES[index]
     by_choice = (
         *(("explain", "teacher"), ("verbalize", "source"), ("evaluate", "readers"), ("evaluate", "judge")),
-        ("objective", "w_cls"),
+        *(("objective", "w_cls"), ("objective", "general_weight")),
     )
     if rule.keys in by_choice and key != ".".join(rule.keys):  # the setting is named, not the choice
         assert str(error.value) == f"--{key}: {key} has no use here: {rule.reason}"

@@ -22,7 +22,7 @@ class Recorder:
 
     def run_step(self, step: int) -> StepMetrics:
         self.calls.append(f"step {step}")
-        return StepMetrics(1.0, 0.5, 0.5, 0.0, 1.0, 10 + step, 100.0)
+        return StepMetrics(1.0, 0.5, 0.5, 0.0, None, 1.0, 10 + step, 100.0)
 
     def validate(self) -> Validation:
         self.calls.append("validate")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,14 @@ from torch.nn import functional
 
 from clsgen_dist.config.sections import Task
 from clsgen_dist.data.plan import rows_of_step
-from clsgen_dist.data.tokens import RowTokenizer, TokenizedSplit, write_tokens
+from clsgen_dist.data.tokens import RowTokenizer, TokenizedRow, TokenizedSplit, write_tokenized, write_tokens
 from clsgen_dist.engine.collectives import Ranks
 from clsgen_dist.engine.deepspeed import StepReport
 from clsgen_dist.errors import NumericsError
 from clsgen_dist.model.dual_head import DualHeadOutput
 from clsgen_dist.objective import Weights
 from clsgen_dist.records import UNLABELLED, Row
+from clsgen_dist.train.general import GeneralText
 from clsgen_dist.train.step import Stepper, Validation, validate
 from tests.support.tiny import tiny_dual, tiny_rows, tiny_tokenizer
 
@@ -69,13 +71,20 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> TokenizedSplit:
 
 
 def stepper(
-    engine: PlainEngine, split: TokenizedSplit, *, budget: int = 128, weights: Weights = EVEN, one_line: bool = False
+    engine: PlainEngine,
+    split: TokenizedSplit,
+    *,
+    budget: int = 128,
+    weights: Weights = EVEN,
+    general: GeneralText | None = None,
+    one_line: bool = False,
 ) -> Stepper:
     return Stepper(
         engine,  # type: ignore[arg-type]
         ALONE,
         split,
         weights,
+        general,
         seed=3,
         global_batch=GLOBAL_BATCH,
         token_budget=budget,
@@ -132,6 +141,68 @@ def test_the_divergence_from_the_base_is_reported(split: TokenizedSplit) -> None
     metrics = stepper(PlainEngine(tiny_dual(lora=True)), split, weights=weights).run(0)
     assert metrics.kl > 0.01
     assert metrics.loss == pytest.approx(metrics.loss_cls + 0.5 * metrics.loss_gen + 0.3 * metrics.kl, rel=1e-6)
+
+
+@pytest.fixture(scope="module")
+def general(tmp_path_factory: pytest.TempPathFactory) -> GeneralText:
+    path = tmp_path_factory.mktemp("general") / "general.arrow"
+    draw = np.random.default_rng(0)
+    ids = [draw.integers(5, 300, size=size) for size in (9, 30, 17, 24, 12, 21)]
+    write_tokenized(path, [[TokenizedRow(row[:1], row[1:], UNLABELLED, 0) for row in ids]])
+    return GeneralText(TokenizedSplit(path), weight=0.7, num_passages=4)
+
+
+def divergence(model: Any, general: GeneralText, step: int) -> torch.Tensor:
+    """Mean over tokens, one passage at a time."""
+    parts = []
+    for number in rows_of_step(3, step, len(general.split), 4):
+        row = general.split[int(number)]
+        whole = torch.tensor([*row.prompt, *row.completion], dtype=torch.long)[None]
+        tuned = model.causal_lm(input_ids=whole, use_cache=False).logits[0, :-1].log_softmax(-1)
+        with torch.no_grad(), model.adapter_off():
+            base = model.causal_lm(input_ids=whole, use_cache=False).logits[0, :-1].log_softmax(-1)
+        parts.append((base.exp() * (base - tuned)).sum(-1))
+    return torch.cat(parts).mean()
+
+
+@pytest.mark.parametrize("budget", [80, 4096])
+def test_general_text_adds_its_divergence_and_nothing_else(
+    split: TokenizedSplit, general: GeneralText, budget: int
+) -> None:
+    model, plain = tiny_dual(lora=True), tiny_dual(lora=True)
+    engine = PlainEngine(model)
+    metrics = stepper(engine, split, budget=budget, general=general).run(1)
+    expected = divergence(plain, general, 1)
+    assert metrics.general_kl == pytest.approx(expected.item(), rel=1e-4)
+    assert metrics.general_kl > 0.01
+    assert metrics.loss == pytest.approx(metrics.loss_cls + 0.5 * metrics.loss_gen + 0.7 * metrics.general_kl, rel=1e-6)
+    loss_cls, loss_gen = expected_losses(plain, split, rows_of_step(3, 1, len(split), GLOBAL_BATCH))
+    (loss_cls + 0.5 * loss_gen + 0.7 * expected).backward()
+    norm = torch.nn.utils.get_total_norm([p.grad for p in plain.parameters() if p.grad is not None])
+    assert metrics.grad_norm == pytest.approx(norm.item(), rel=1e-4)
+    assert sum(engine.lasts) == 1
+    assert engine.lasts[-1]
+
+
+def test_general_text_holds_the_tuned_model_to_its_base(split: TokenizedSplit, general: GeneralText) -> None:
+    found = {}
+    for held in (None, replace(general, weight=5.0)):
+        model = tiny_dual(lora=True)
+        taken = stepper(PlainEngine(model), split, general=held)
+        for step in range(12):
+            taken.run(step)
+        found[held is None] = divergence(model, general, 0).item()
+    assert found[False] < 0.5 * found[True]
+
+
+def test_without_an_adapter_change_there_is_no_divergence(split: TokenizedSplit, general: GeneralText) -> None:
+    model = tiny_dual(lora=True)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.zero_()
+    assert stepper(PlainEngine(model), split, general=general).run(0).general_kl == pytest.approx(0, abs=1e-6)
+    assert stepper(PlainEngine(tiny_dual()), split).run(0).general_kl is None
 
 
 def test_dropout_depends_on_seed_and_step_alone(split: TokenizedSplit) -> None:
