@@ -69,6 +69,16 @@ def reading_ease(text: str) -> float:
     return float(textstat.flesch_reading_ease(text)) if num_words(text) else float("nan")
 
 
+def grade_level(text: str) -> float:
+    """Flesch-Kincaid grade, 0.39 words/sentences + 11.8 syllables/words - 15.59: years of school, for English.
+
+    Counts as `reading_ease` counts; NaN where there is no word.
+
+    Source: Kincaid et al. 1975.
+    """
+    return float(textstat.flesch_kincaid_grade(text)) if num_words(text) else float("nan")
+
+
 def num_negations(text: str) -> int:
     """English words and phrases that negate: "no", "not", "without", "denies", "ruled out".
 

@@ -11,6 +11,7 @@ from clsgen_dist.evaluate.traits import (
     FEATURES,
     NO_WORDS,
     features_of,
+    grade_level,
     num_hedges,
     num_negations,
     num_words,
@@ -29,6 +30,12 @@ def test_reading_ease_is_the_formula() -> None:
     assert num_words(KNOWN) == 17
     assert reading_ease(KNOWN) == pytest.approx(206.835 - 1.015 * 17 / 2 - 84.6 * 32 / 17, abs=1e-9)
     assert reading_ease(KNOWN) == pytest.approx(38.9604, abs=5e-5)
+
+
+def test_grade_level_is_the_formula() -> None:
+    assert grade_level(KNOWN) == pytest.approx(0.39 * 17 / 2 + 11.8 * 32 / 17 - 15.59, abs=1e-9)
+    assert grade_level(KNOWN) == pytest.approx(9.9368, abs=5e-5)
+    assert math.isnan(grade_level("..."))
 
 
 def test_reading_ease_asks_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
