@@ -52,7 +52,10 @@ from clsgen_dist.sealed import (
     set_decision,
 )
 
-_COLUMNS = ("text_column", "text_template", "label_column", "label_map", "id_column", "group_column")
+_COLUMNS = (
+    *("text_column", "text_template", "label_column", "label_map", "id_column", "group_column"),
+    *("allow_shared_groups", "reference_columns"),
+)
 
 
 @dataclass(frozen=True)

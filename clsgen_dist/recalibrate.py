@@ -62,7 +62,7 @@ def recalibrate(request: CalibrateRequest, listener: Listener) -> Recalibrated:
     if config.calibrate.method != "none":
         _check_enough(request.source, rows)
     test = [] if request.test is None else read_unseen(request.test, columns, task.labels, seen, _SURER)
-    _check_test(request, rows, test)
+    _check_test(request, rows, test, allow_shared_groups=columns.allow_shared_groups)
     shared = {text_hash(row.text) for row in rows} & {text_hash(row.text) for row in test}
     if shared:
         raise DataError(
@@ -111,7 +111,9 @@ def _check_enough(source: str, rows: Sequence[Row]) -> None:
         )
 
 
-def _check_test(request: CalibrateRequest, rows: Sequence[Row], test: Sequence[Row]) -> None:
+def _check_test(
+    request: CalibrateRequest, rows: Sequence[Row], test: Sequence[Row], *, allow_shared_groups: bool
+) -> None:
     """Refuses, before a model is loaded, rows to measure on that could not be measured, or are no strangers."""
     if not test:
         return
@@ -123,10 +125,10 @@ def _check_test(request: CalibrateRequest, rows: Sequence[Row], test: Sequence[R
             "two of each"
         )
     shared = {row.group for row in rows if row.group is not None} & {row.group for row in test}
-    if shared:
+    if shared and not allow_shared_groups:
         raise DataError(
             f"{request.test}: {len(shared)} groups also stand in {request.source}, expected none: rows of one group "
-            "are alike, and what is fitted on some flatters the others"
+            "are alike, and what is fitted on some flatters the others (data.allow_shared_groups lets it be)"
         )
 
 

@@ -25,6 +25,7 @@ class Row:
         text: what the model decides on.
         label: number of the label in `task.labels`, or None where it is unknown.
         explanation: why the label holds, in words, or None.
+        references: further reasons that people wrote, which explanations are compared with and nothing learns from.
         group: rows of one group (a patient, a trial) never stand in two splits; None is a group of its own.
         true_probability: probability of the last label from which the label was drawn, where a generator knows it.
         subgroups: (column, value) of each column whose values are looked at one by one in an evaluation.
@@ -37,12 +38,13 @@ class Row:
     group: str | None = None
     true_probability: float | None = None
     subgroups: tuple[tuple[str, str], ...] = ()
+    references: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """JSON knows no tuples: a row that came through it is equal to the row that went in."""
-        if self.subgroups:
-            pairs = tuple((column, value) for column, value in self.subgroups)
-            object.__setattr__(self, "subgroups", pairs)
+        pairs = tuple((column, value) for column, value in self.subgroups)
+        object.__setattr__(self, "subgroups", pairs)
+        object.__setattr__(self, "references", tuple(self.references))
 
 
 #: Rows, from the first, as often as asked.

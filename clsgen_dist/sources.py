@@ -6,6 +6,7 @@ All faults of rows are found before anything is written. Needs no torch.
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import json
 import os
 import shutil
@@ -21,6 +22,8 @@ import numpy as np
 from clsgen_dist.calibrate.scaling import MIN_LABELLED_ROWS
 from clsgen_dist.config.folder import RunFolder
 from clsgen_dist.config.run import RunConfig
+from clsgen_dist.config.sections import Data
+from clsgen_dist.data.files import files_of
 from clsgen_dist.data.rows import read_rows
 from clsgen_dist.data.splits import Survey, assign, check_splits, survey
 from clsgen_dist.data.store import write_rows
@@ -28,6 +31,9 @@ from clsgen_dist.data.synthetic import vignettes
 from clsgen_dist.errors import CheckpointError, ConfigError, DataError
 from clsgen_dist.integrity import sha256_of, write_json
 from clsgen_dist.records import SPLITS, UNLABELLED, Row
+
+#: Settings of rows that rows of an earlier version know nothing of.
+_LATER_SETTINGS = ("subgroup_columns", "reference_columns", "allow_shared_groups")
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,12 @@ def survey_splits(config: RunConfig) -> dict[str, KeptRows]:
         needs_explanations = (
             config.explain.teacher == "column" and config.objective.w_gen + config.objective.kl_weight > 0
         )
-        check_splits(splits, config.task.labels, needs_explanations=needs_explanations)
+        check_splits(
+            splits,
+            config.task.labels,
+            needs_explanations=needs_explanations,
+            allow_shared_groups=config.data.allow_shared_groups,
+        )
         _check_calibration_rows(config, splits["calibration"])
     _give_back_freed_memory()
     return {split: KeptRows(rows.source, rows.numbers) for split, rows in splits.items()}
@@ -72,7 +83,13 @@ def _survey_splits(config: RunConfig, scratch: Path) -> dict[str, Survey]:
     if missing:
         shares = config.data.split_fractions.model_dump()
         every = splits["train"]
-        dealt = assign(every, {split: shares[split] for split in missing}, seed=config.run.seed)
+        dealt = assign(
+            every,
+            {split: shares[split] for split in missing},
+            seed=config.run.seed,
+            # Rows to calibrate on must be like those that are reported on, which share groups with train.
+            by_group=not config.data.allow_shared_groups,
+        )
         for split in ("train", *missing):
             splits[split] = every.take(np.flatnonzero(dealt == SPLITS.index(split)))
     for number, split in enumerate(SPLITS):
@@ -191,8 +208,9 @@ def read_sources(config: RunConfig, folder: RunFolder) -> dict[str, Any]:
         CheckpointError: the run folder's own rows were altered.
     """
     facts: dict[str, Any] = json.loads(folder.labelled_manifest.read_text(encoding="utf-8"))
-    # Rows that were read before there were subgroups have none.
-    before, now = {"data.subgroup_columns": [], **facts["settings"]}, _row_settings(config)
+    # Rows that were read before there were such settings were read as their defaults say.
+    later = {f"data.{name}": getattr(Data(), name) for name in _LATER_SETTINGS}
+    before, now = {**later, **facts["settings"]}, _row_settings(config)
     changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     if changed:
         raise ConfigError(
@@ -237,5 +255,9 @@ def _numbered(rows: Iterator[tuple[str, Row]], numbers: np.ndarray) -> Iterator[
 
 
 def source_hash(source: str) -> str | None:
-    """sha256 of a source that is a file here; None for any other."""
-    return sha256_of(Path(source)) if Path(source).is_file() else None
+    """sha256 of a source that is a file here, or of the names and hashes of several; None for any other."""
+    files = [name for name in files_of(source) if Path(name).is_file()]
+    if files == [source]:
+        return sha256_of(Path(source))
+    lines = "".join(f"{name} {sha256_of(Path(name))}\n" for name in files)
+    return hashlib.sha256(lines.encode()).hexdigest() if files else None

@@ -85,7 +85,11 @@ class SplitFractions(Section):
 
 
 class Data(Section):
-    train: str | None = Field(None, description="rows: .jsonl, .csv or .parquet, or a Hugging Face data set NAME:SPLIT")
+    train: str | None = Field(
+        None,
+        description="rows: .jsonl, .json, .csv or .parquet, a pattern (data/*.csv), or a Hugging Face data set "
+        "NAME:SPLIT",
+    )
     validation: str | None = Field(None, description="rows to choose the best step on; null: split off from train")
     calibration: str | None = Field(None, description="rows to calibrate on; null: split off from train")
     test: str | None = Field(None, description="rows to report on; null: split off from train")
@@ -99,8 +103,18 @@ class Data(Section):
     label_column: str = Field("label", description="column of the label: its number, its name, or a key of label_map")
     label_map: dict[str, str] | None = Field(None, description="value of label_column -> name of the label")
     explanation_column: str | None = Field("explanation", description="column of reasons that people wrote, or null")
+    reference_columns: list[str] = Field(
+        [],
+        description="columns of further reasons that people wrote, where a row has them; explanations are compared "
+        "with them and nothing learns from them",
+    )
     id_column: str = Field("id", description="column of the row's id; where it is absent, ids are numbered")
     group_column: str | None = Field("group", description="rows of one group never stand in two splits")
+    allow_shared_groups: bool = Field(
+        False,
+        description="let groups stand in several splits, as of published splits; what is split off from train is then "
+        "dealt row by row, and intervals still keep groups whole",
+    )
     subgroup_columns: list[str] = Field(
         [], description="columns, as of site or sex, whose values are looked at one by one in the evaluation"
     )

@@ -64,6 +64,12 @@ TRAINING_RULES = (
         lambda c: c.data.vignettes is not None and bool(c.data.subgroup_columns),
     ),
     Rule(
+        ("data", "reference_columns"),
+        "data.vignettes with data.reference_columns",
+        "vignettes have no further columns",
+        lambda c: c.data.vignettes is not None and bool(c.data.reference_columns),
+    ),
+    Rule(
         ("data", "split_fractions"),
         "data.split_fractions that leave less than half of the rows to train",
         "the three fractions must sum to 0.5 or less",

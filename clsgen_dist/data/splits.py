@@ -18,7 +18,7 @@ import numpy as np
 from clsgen_dist.errors import DataError
 from clsgen_dist.records import SPLITS, UNLABELLED, Row
 
-_COLUMNS = {"lines": "i8", "ids": "u8", "texts": "u8", "groups": "u8", "labels": "i4", "explained": "?"}
+_COLUMNS = {"files": "u2", "lines": "i8", "ids": "u8", "texts": "u8", "groups": "u8", "labels": "i4", "explained": "?"}
 _ROWS_AT_ONCE = 4096
 
 
@@ -28,11 +28,13 @@ class Survey:
 
     Attributes:
         source: name of the source, for messages.
+        files: of which it consists, for messages; the source itself where it is one file or none.
         folder: where the columns of the whole source lie.
         numbers: which of its rows are meant, ascending, shape (N,), int32.
     """
 
     source: str
+    files: tuple[str, ...]
     folder: Path
     numbers: np.ndarray
 
@@ -43,7 +45,7 @@ class Survey:
         """Reads one number a row, shape (N,).
 
         Args:
-            name: "lines" (line, or number, of the row in its source), "ids", "texts", "groups" (64-bit hashes; texts
+            name: "files" (number of the row's file), "lines" (line, or number, of the row in it), "ids", "texts", "groups" (64-bit hashes; texts
                 without case and spacing; group 0 means none), "labels" (UNLABELLED where it is unknown), or
                 "explained" (whether the row has an explanation).
         """
@@ -51,11 +53,11 @@ class Survey:
         return column
 
     def place(self, index: int) -> str:
-        return f"{self.source}:{self.column('lines')[index]}"
+        return f"{self.files[self.column('files')[index]]}:{self.column('lines')[index]}"
 
     def take(self, numbers: np.ndarray) -> Survey:
         """The survey of some rows of the source, given by their ascending numbers."""
-        return Survey(self.source, self.folder, numbers.astype(np.int32))
+        return Survey(self.source, self.files, self.folder, numbers.astype(np.int32))
 
 
 def survey(source: str, rows: Iterable[tuple[str, Row]], folder: Path) -> Survey:
@@ -65,19 +67,23 @@ def survey(source: str, rows: Iterable[tuple[str, Row]], folder: Path) -> Survey
         DataError: as reading the rows does.
     """
     folder.mkdir(parents=True)
-    seen, num_rows = (_seen(place, row) for place, row in rows), 0
+    names: dict[str, int] = {}
+    seen, num_rows = (_seen(place, row, names) for place, row in rows), 0
     with ExitStack() as stack:
         files = {name: stack.enter_context((folder / name).open("wb")) for name in _COLUMNS}
         while len(some := np.array(list(islice(seen, _ROWS_AT_ONCE)), dtype=list(_COLUMNS.items()))):
             for name, file in files.items():
                 file.write(some[name].tobytes())
             num_rows += len(some)
-    return Survey(source, folder, np.arange(num_rows, dtype=np.int32))
+    return Survey(source, tuple(names), folder, np.arange(num_rows, dtype=np.int32))
 
 
-def _seen(place: str, row: Row) -> tuple[int, int, int, int, int, bool]:
+def _seen(place: str, row: Row, names: dict[str, int]) -> tuple[int, int, int, int, int, int, bool]:
+    """The numbers of a row, in the order of `_COLUMNS`; numbers its file where it is a new one."""
+    file, _, line = place.rpartition(":")
     return (
-        int(place.rsplit(":", 1)[1]),
+        names.setdefault(file, len(names)),
+        int(line),
         _hash(row.id),
         text_hash(row.text),
         0 if row.group is None else _hash(row.group),
@@ -100,10 +106,10 @@ def _hash(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
-def assign(rows: Survey, fractions: Mapping[str, float], *, seed: int) -> np.ndarray:
+def assign(rows: Survey, fractions: Mapping[str, float], *, seed: int, by_group: bool = True) -> np.ndarray:
     """Deals rows to splits: whole groups, labels in equal shares.
 
-    Rows of one group, and rows of the same text, stay together. Groups come largest first, each to the split that
+    Rows of one group, and rows of the same text, stay together; without `by_group` only those of the same text. Groups come largest first, each to the split that
     lacks most of the group's labels, so that shares hold as closely as the groups allow.
 
     Args:
@@ -116,7 +122,7 @@ def assign(rows: Survey, fractions: Mapping[str, float], *, seed: int) -> np.nda
     """
     names = [name for name in SPLITS if name == "train" or name in fractions]
     shares = np.array([1.0 - sum(fractions.values()) if n == "train" else fractions[n] for n in names])
-    by_unit, starts, sizes = _units(rows)
+    by_unit, starts, sizes = _units(rows, ("texts", "groups") if by_group else ("texts",))
     labels = rows.column("labels")
     kinds = np.unique(labels)
     label_index = np.searchsorted(kinds, labels).astype(np.int32)
@@ -134,20 +140,20 @@ def assign(rows: Survey, fractions: Mapping[str, float], *, seed: int) -> np.nda
     return chosen
 
 
-def _units(rows: Survey) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows that must stay together: linked by a group or by the same text.
+def _units(rows: Survey, links: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows that must stay together: with the same value in one of the columns `links`.
 
     Returns:
         Indices of the N rows, those of one unit side by side; where each unit starts among them, and its size. Plain
         arrays of int32: an object for each of a million units would cost more than all else that is known of the rows.
     """
-    roots = _roots(rows)
+    roots = _roots(rows, links)
     by_unit = np.argsort(roots, kind="stable").astype(np.int32)
     starts = np.flatnonzero(np.diff(roots[by_unit], prepend=np.int32(-1))).astype(np.int32)
     return by_unit, starts, np.diff(starts, append=np.int32(len(rows)))
 
 
-def _roots(rows: Survey) -> np.ndarray:
+def _roots(rows: Survey, links: Sequence[str]) -> np.ndarray:
     """One row of its unit for each of the N rows, the same for all rows of a unit."""
     parent = np.arange(len(rows), dtype=np.int32)
 
@@ -157,7 +163,7 @@ def _roots(rows: Survey) -> np.ndarray:
             index = parent[index]
         return index
 
-    for name in ("texts", "groups"):
+    for name in links:
         for firsts, seconds in _pairs(rows.column(name)):
             for first, second in zip(firsts.tolist(), seconds.tolist(), strict=True):
                 parent[root(second)] = root(first)
@@ -183,16 +189,23 @@ def _pairs(keys: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         yield index[:-1][same], index[1:][same]
 
 
-def check_splits(splits: Mapping[str, Survey], labels: Sequence[str], *, needs_explanations: bool) -> None:
+def check_splits(
+    splits: Mapping[str, Survey],
+    labels: Sequence[str],
+    *,
+    needs_explanations: bool,
+    allow_shared_groups: bool = False,
+) -> None:
     """Refuses splits that would give wrong numbers.
 
     Raises:
-        DataError: two rows have one id; a text or a group stands in two splits; a split has one class only; a label
+        DataError: two rows have one id; a text or, unless that is allowed, a group stands in two splits; a split has one class only; a label
             has no training row; no training row has an explanation although one is needed.
     """
     _refuse_shared(splits, "ids", "the same id", within=True)
     _refuse_shared(splits, "texts", "the same text (case and spacing aside)", within=False)
-    _refuse_shared(splits, "groups", "the same group", within=False)
+    if not allow_shared_groups:
+        _refuse_shared(splits, "groups", "the same group", within=False)
     for name, rows in splits.items():
         present = np.setdiff1d(rows.column("labels"), [UNLABELLED])
         if len(present) < 2:

@@ -22,6 +22,7 @@ SCHEMA = pa.schema(
         ("group", pa.string()),
         ("true_probability", pa.float64()),
         ("subgroups", pa.string()),  # JSON: [[column, value], ...]
+        ("references", pa.list_(pa.string())),
     ]
 )
 
@@ -54,11 +55,14 @@ def stored_rows(path: Path) -> Iterator[Row]:
     file = pq.ParquetFile(path, pre_buffer=False)
     for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, use_threads=False):
         for record in batch.to_pylist():
-            # A file of an earlier version has no such column.
-            subgroups = record.pop("subgroups", None)
-            yield Row(**record, subgroups=json.loads(subgroups) if subgroups else ())
+            # A file of an earlier version has no such columns.
+            subgroups, references = record.pop("subgroups", None), record.pop("references", None)
+            yield Row(**record, subgroups=json.loads(subgroups) if subgroups else (), references=tuple(references or ()))
 
 
 def _record(row: Row) -> dict[str, Any]:
     record: dict[str, Any] = {name: getattr(row, name) for name in SCHEMA.names}
-    return record | {"subgroups": json.dumps(row.subgroups, ensure_ascii=False) if row.subgroups else None}
+    return record | {
+        "subgroups": json.dumps(row.subgroups, ensure_ascii=False) if row.subgroups else None,
+        "references": list(row.references) or None,
+    }

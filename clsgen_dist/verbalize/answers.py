@@ -23,7 +23,8 @@ from scipy.sparse.csgraph import connected_components
 from clsgen_dist.calibrate.folds import deal_folds
 from clsgen_dist.calibrate.simplex import average_prompts, default_floor
 from clsgen_dist.config.run import label_text
-from clsgen_dist.data.rows import label_numbers, read_jsonl
+from clsgen_dist.data.files import read_jsonl
+from clsgen_dist.data.rows import label_numbers
 from clsgen_dist.data.splits import normalised
 from clsgen_dist.errors import DataError
 from clsgen_dist.records import UNLABELLED, group_name
@@ -188,18 +189,18 @@ def split_answers(answers: Answers, *, seed: int) -> tuple[Answers, Answers]:
     return replace(fit, source=f"{fit.source} (half to fit on)"), replace(test, source=f"{test.source} (half to test)")
 
 
-def check_apart(fit: Answers, test: Answers) -> None:
+def check_apart(fit: Answers, test: Answers, *, allow_shared_groups: bool = False) -> None:
     """Refuse rows to fit on that are also rows to test on: every number would be too good.
 
     Raises:
-        DataError: the two share an id, a group or a text (case and spacing aside), or have other labels.
+        DataError: the two share an id, a group (unless that is allowed) or a text (case and spacing aside), or have
+            other labels.
     """
     if fit.labels != test.labels:
         raise DataError(f"{fit.source} has the labels {list(fit.labels)}, {test.source} {list(test.labels)}")
-    kinds: list[tuple[str, set[str], set[str]]] = [
-        ("ids", set(fit.ids), set(test.ids)),
-        ("groups", set(fit.groups_N.tolist()), set(test.groups_N.tolist())),
-    ]
+    kinds: list[tuple[str, set[str], set[str]]] = [("ids", set(fit.ids), set(test.ids))]
+    if not allow_shared_groups:
+        kinds.append(("groups", set(fit.groups_N.tolist()), set(test.groups_N.tolist())))
     if fit.texts is not None and test.texts is not None:
         kinds.append(("texts", {normalised(t) for t in fit.texts}, {normalised(t) for t in test.texts}))
     for kind, of_fit, of_test in kinds:

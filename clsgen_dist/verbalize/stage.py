@@ -101,7 +101,8 @@ def verbalize_run(config: RunConfig, listener: Listener) -> Path:
         masses = [reading.label_mass for reading in collected.readings["test"] if not math.isnan(reading.label_mass)]
         extra["label_mass"] = mean = math.fsum(masses) / max(1, len(masses))
         facts["Answers that open with a label"] = f"{100 * mean:.1f} %, by the tokens of the test rows"
-    _write_study(settings, folder.verbalized, fit, test, floor, collected.origin, facts, extra)
+    shared = config.data.allow_shared_groups
+    _write_study(settings, folder.verbalized, fit, test, floor, collected.origin, facts, extra, shared)
     return folder.verbalized
 
 
@@ -166,6 +167,7 @@ def _write_study(
     origin: Mapping[str, str],
     facts: Mapping[str, str],
     extra: Mapping[str, Any],
+    allow_shared_groups: bool = False,
 ) -> None:
     """Compares all methods and writes what came of it; nothing where that fails."""
     found = study(
@@ -180,6 +182,7 @@ def _write_study(
         seed=config.run.seed,
         origin=origin,
         warnings=[] if config.calibrate.prior is None else [_UNSHIFTED],
+        allow_shared_groups=allow_shared_groups,
     )
     folder.mkdir(parents=True, exist_ok=True)
     pictures = write_study_plots(folder, found)

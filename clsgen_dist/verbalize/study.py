@@ -74,6 +74,7 @@ def study(
     is_floor_default: bool | None = None,
     origin: Mapping[str, str] | None = None,
     warnings: Sequence[str] = (),
+    allow_shared_groups: bool = False,
 ) -> Study:
     """Compare all ways from what a model said to probabilities.
 
@@ -89,12 +90,13 @@ def study(
         is_floor_default: whether nobody set `floor`, though it may be given; None: where it is None.
         origin: what a fit depends on besides its rows, name -> hash or name: model, prompt. Kept with the fits.
         warnings: further ones, as "NAME: words".
+        allow_shared_groups: whether the two may share groups.
 
     Raises:
         DataError: the two share rows; nothing can be fitted or measured, because too few answers were understood or
             they are of one label; says the parse rate and the most frequent failure.
     """
-    check_apart(fit, test)
+    check_apart(fit, test, allow_shared_groups=allow_shared_groups)
     said_NK = fit.said_NK[fit.parsed_N]
     chosen_floor = floor if floor is not None else default_floor(said_NK) if len(said_NK) else SMALLEST_FLOOR
     settings = Settings(floor=chosen_floor, constant=constant, max_temperature=max_temperature, seed=seed)

@@ -159,6 +159,7 @@ def test_groups_on_both_sides_and_a_test_file_that_cannot_be_measured(bundle: Pa
     assert "5 groups also stand in" in refused(DataError, bundle, rows, test=test)
     one = write_jsonl(tmp_path / "o.jsonl", [row | {"label": "no"} for row in tiny_rows(10, seed=3)])
     assert "labelled rows of 1 label(s) and 10 group(s)" in refused(DataError, bundle, rows, test=one)
+    assert recalibrate(request(bundle, rows, "--data.allow_shared_groups", "true", test=test), silent).metrics
 
 
 def test_without_a_calibrator_few_rows_are_enough(bundle: Path, tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ CASES = (
     ([*VIGNETTES, "--data.test", "rows.jsonl"], "data.vignettes"),
     ([*VIGNETTES, "--task.labels", "[a, b, c]"], "data.vignettes"),
     ([*VIGNETTES, "--data.subgroup_columns", "[site]"], "data.subgroup_columns"),
+    ([*VIGNETTES, "--data.reference_columns", "[why_2]"], "data.reference_columns"),
     (["--data.split_fractions", "{test: 0.4}"], "data.split_fractions"),
     (["--data.label_map", "{1: maybe}"], "data.label_map"),
     (["--model.name_or_path", "null"], "model.name_or_path"),

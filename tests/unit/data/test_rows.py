@@ -16,8 +16,9 @@ import pytest
 from pydantic import ValidationError
 
 from clsgen_dist.config.sections import Data
-from clsgen_dist.data import rows as rows_module
-from clsgen_dist.data.rows import MAX_TEXT_CHARACTERS, check_ids, label_numbers, read_rows
+from clsgen_dist.data import files as files_module
+from clsgen_dist.data.files import MAX_TEXT_CHARACTERS
+from clsgen_dist.data.rows import check_ids, label_numbers, read_rows
 from clsgen_dist.errors import DataError
 from clsgen_dist.records import Row
 from tests.support.tiny import write_jsonl
@@ -135,6 +136,41 @@ def test_column_names_are_settings(tmp_path: Path) -> None:
     assert row == Row(id="3", text="one", label=0, explanation="so", group="9", true_probability=0.25)
 
 
+def test_references_are_further_reasons_of_the_rows_that_have_them(tmp_path: Path) -> None:
+    records = [
+        {"text": "a", "label": 0, "explanation": "so", "why_2": " thus ", "why_3": ""},
+        {"text": "b", "label": 0, "why_3": "hence"},
+    ]
+    path = write_jsonl(tmp_path / "rows.jsonl", records)
+    assert [row.references for row in read(path, reference_columns=["why_2", "why_3"])] == [("thus",), ("hence",)]
+    assert [row.references for row in read(path)] == [(), ()]
+    write_jsonl(path, [{"text": SECRET, "label": 0, "why_2": 3}])
+    assert ":1: the explanation is int, expected text" in refused(path, reference_columns=["why_2"])
+
+
+def test_a_pattern_names_several_files(tmp_path: Path) -> None:
+    write_csv(tmp_path / "b_set.csv", [{"text": "two", "label": 1}])
+    write_csv(tmp_path / "a_set.csv", [{"text": "one", "label": 0}, {"text": "three", "label": 0}])
+    write_csv(tmp_path / "other.csv", [{"text": "four", "label": 0}])
+    pattern = str(tmp_path / "*_set.csv")
+    found = list(read_rows(pattern, Data(), LABELS))
+    assert [(place, row.id, row.text) for place, row in found] == [
+        (f"{tmp_path}/a_set.csv:2", "a_set-1", "one"),
+        (f"{tmp_path}/a_set.csv:3", "a_set-2", "three"),
+        (f"{tmp_path}/b_set.csv:2", "b_set-1", "two"),
+    ]
+    assert refused(tmp_path / "*.tsv") == f"{tmp_path}/*.tsv: no file of such a name"
+    (tmp_path / "c_set.csv").write_text("text,label\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"c_set.csv: no rows in it$"):
+        read(pattern)
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path: Path) -> None:
+    write_csv(tmp_path / "rows [1].csv", [{"text": "one", "label": 0}])
+    write_csv(tmp_path / "rows 1.csv", [{"text": "two", "label": 0}])
+    assert [row.text for row in read(tmp_path / "rows [1].csv")] == ["one"]
+
+
 def test_subgroups_are_values_of_columns_as_text(tmp_path: Path) -> None:
     values = ["north", 3, 3.0, True, None, " ", float("nan"), ""]
     path = write_jsonl(tmp_path / "rows.jsonl", [{"text": "a", "label": 0, "site": v, "sex": "f"} for v in values])
@@ -224,7 +260,7 @@ def test_a_file_may_lack_labels_where_none_are_needed(tmp_path: Path) -> None:
         ("rows.csv", ["note,label", f"{SECRET},0"], ":2: no column 'text' (data.text_column); found note, label"),
         ("rows.csv", ["text,label", ",0"], ":2: a row without text"),
         ("rows.parquet", [SECRET * 20], "not Parquet"),
-        ("rows.txt", [GOOD], "unknown kind of file; expected .jsonl, .csv or .parquet"),
+        ("rows.txt", [GOOD], "unknown kind of file; expected .jsonl, .json, .csv or .parquet"),
     ],
 )
 def test_a_broken_file_gets_one_message(tmp_path: Path, name: str, content: list[str | bytes], message: str) -> None:
@@ -264,7 +300,7 @@ def test_a_torn_parquet_file(tmp_path: Path) -> None:
 
 
 def test_a_folder(tmp_path: Path) -> None:
-    assert "is a folder; expected a .jsonl, .csv or .parquet file" in refused(tmp_path)
+    assert "is a folder; expected a .jsonl, .json, .csv or .parquet file" in refused(tmp_path)
 
 
 def test_a_text_of_millions_of_characters(tmp_path: Path) -> None:
@@ -317,9 +353,9 @@ def test_rows_of_a_data_set_are_read_as_the_hub_gives_them(tmp_path: Path, monke
     write_parquet(tmp_path / "owner/name/train.parquet", [{"text": "one", "label": 0}, {"text": "two", "label": 1}])
     write_parquet(tmp_path / "owner/name/test.parquet", [{"text": "three", "label": 1}])
     monkeypatch.chdir(tmp_path)
-    found = list(rows_module._hub("owner/name:test"))
+    found = list(files_module._hub("owner/name:test"))
     assert [(place, dict(record)) for place, record in found] == [("owner/name:test:1", {"text": "three", "label": 1})]
-    assert len(list(rows_module._hub("owner/name"))) == 2
+    assert len(list(files_module._hub("owner/name"))) == 2
 
 
 def test_names_that_are_numbers_are_names() -> None:

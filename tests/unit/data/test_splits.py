@@ -174,6 +174,31 @@ def test_a_group_in_two_splits() -> None:
     assert refused(splits) == "train.jsonl:2 (train) and test.jsonl:2 (test) have the same group; 1 such pair(s)"
 
 
+def test_groups_may_be_shared_where_that_is_asked_for_and_texts_never() -> None:
+    splits = {"train": some("a", group="p"), "test": some("c", group="p")}
+    surveys = {split: look(rows, f"{split}.jsonl") for split, rows in splits.items()}
+    check_splits(surveys, LABELS, needs_explanations=False, allow_shared_groups=True)
+    surveys["test"] = look(some("c", text="a 0"), "test.jsonl")
+    with pytest.raises(DataError, match="the same text"):
+        check_splits(surveys, LABELS, needs_explanations=False, allow_shared_groups=True)
+
+
+def test_rows_are_dealt_one_by_one_where_groups_may_be_shared() -> None:
+    rows = [Row(id=str(n), text=f"t{n // 2}", label=n // 2 % 2, group="all") for n in range(80)]
+    assert len(set(assign(look(rows), FRACTIONS, seed=0).tolist())) == 1
+    chosen = assign(look(rows), FRACTIONS, seed=0, by_group=False)
+    assert np.bincount(chosen) == pytest.approx([44, 8, 12, 16], abs=4)
+    assert (chosen[::2] == chosen[1::2]).all(), "rows of one text stay together"
+
+
+def test_places_name_the_file_of_a_source_of_several() -> None:
+    places = ["a.csv:2", "a.csv:3", "b.csv:2"]
+    rows = ((place, Row(id=place, text=place, label=0)) for place in places)
+    looked = survey("*.csv", rows, Path(tempfile.mkdtemp()) / "survey")
+    assert [looked.place(n) for n in range(3)] == places
+    assert looked.take(np.array([2])).place(0) == "b.csv:2"
+
+
 def test_every_pair_that_clashes_is_counted() -> None:
     train = [Row(id=f"a{n}", text=f"a {n}", label=n % 2, group=f"g{n}") for n in range(300)]
     test = [Row(id=f"b{n}", text=f"b {n}", label=n % 2, group=f"g{n}") for n in range(100, 500)]

@@ -64,3 +64,13 @@ def test_reading_holds_a_small_part_of_the_file(tmp_path: Path) -> None:
     before = pa.total_allocated_bytes()
     held = max(pa.total_allocated_bytes() - before for n, _ in enumerate(stored_rows(path)) if n % 1000 == 0)
     assert held < path.stat().st_size / 5
+
+
+def test_references_come_back_and_a_file_of_an_earlier_version_has_none(tmp_path: Path) -> None:
+    rows = [Row(id="a", text="t", references=("so", "därum")), Row(id="b", text="t")]
+    write_rows(tmp_path / "a.parquet", rows)
+    assert list(stored_rows(tmp_path / "a.parquet")) == rows
+    pq.write_table(pq.read_table(tmp_path / "a.parquet").drop_columns(["references"]), tmp_path / "old.parquet")
+    assert [row.references for row in stored_rows(tmp_path / "old.parquet")] == [(), ()]
+    assert Row(**json.loads(json.dumps(asdict(rows[0])))) == rows[0]
+    assert len(set(rows)) == 2, "rows stay hashable"

@@ -149,6 +149,7 @@ def test_rows_to_fit_on_are_no_rows_to_test_on(make_answers: Callable[..., Answe
         check_apart(a, replace(b, ids=("a3", *b.ids[1:])))
     with pytest.raises(DataError, match="share 1 groups"):
         check_apart(a, replace(b, groups_N=np.array(["group a0", *b.groups_N[1:]])))
+    check_apart(a, replace(b, groups_N=np.array(["group a0", *b.groups_N[1:]])), allow_shared_groups=True)
     assert a.texts is not None
     assert b.texts is not None
     with pytest.raises(DataError, match="share 1 texts"):
