@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -152,11 +154,20 @@ def test_notes_are_read_as_the_benchmark_writes_them(name: str, notes: dict[str,
     assert sum(row.explanation is not None for row in splits["train"]) > 200
 
 
-def test_patients_stay_whole_once_they_are_known(notes: dict[str, list[dict[str, Any]]], tmp_path: Path) -> None:
-    train = tmp_path / "data" / "lcd30" / "train.json"
-    grouped = [record | {"subject_id": number // 3} for number, record in enumerate(notes["train"])]
-    train.write_text(json.dumps({"data": grouped}, indent=2), encoding="utf-8")
-    splits = rows_of(example(LCD[0], "--data.group_column", "subject_id"))
-    patients = {split: {row.group for row in splits[split]} for split in ("train", "calibration")}
-    assert len(patients["train"] | patients["calibration"]) == 100
-    assert not patients["train"] & patients["calibration"]
+def test_patients_stay_whole_once_they_are_joined_as_the_page_says(notes: dict[str, list[dict[str, Any]]]) -> None:
+    place = Path("data/lcd30")
+    numbered = ((number, row["id"]) for rows in notes.values() for number, row in enumerate(rows))
+    patients = {id: {"subject_id": number // 3, "note_type": "DS"} for number, id in numbered}
+    (place / "metadata.json").write_text(json.dumps(patients, indent=2), encoding="utf-8")
+    page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    subprocess.run([sys.executable, "-c", block], check=True)
+    (words,) = re.findall(r"`(--data\.train data/lcd30/train\.jsonl[^`]*)`", page)
+    with pytest.raises(DataError, match="the same group"):
+        rows_of(example(LCD[0], *words.split()))
+    splits = rows_of(example(LCD[0], *words.split(), "--data.validation", "null", "--data.test", "null"))
+    owners: dict[str | None, str] = {}
+    for split, rows in splits.items():
+        for row in rows:
+            assert owners.setdefault(row.group, split) == split
+    assert owners.keys() == {str(number) for number in range(100)}
