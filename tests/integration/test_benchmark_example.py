@@ -17,17 +17,9 @@ pytestmark = pytest.mark.slow
 
 #: Few steps, with a tiny backbone; the rest is the example's.
 SMALL = [
-    *(
-        "--train.max_steps",
-        "3",
-        "--train.eval_steps",
-        "3",
-        "--train.precision",
-        "fp32",
-        "--predict.max_new_tokens",
-        "12",
-    ),
+    *("--train.max_steps", "3", "--train.eval_steps", "3", "--train.precision", "fp32"),
     *("--evaluate.max_explained_rows", "4", "--evaluate.num_bootstrap", "100", "--evaluate.max_language_rows", "4"),
+    *("--predict.max_new_tokens", "12"),
 ]
 
 
@@ -38,15 +30,7 @@ def test_clinifact_runs_from_its_files_to_its_metrics(tmp_path: Path) -> None:
     words = ["--config", config, "--model.name_or_path", shared_backbone(), *SMALL]
     environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
-        [
-            sys.executable,
-            str(ROOT / "launchers" / "train.py"),
-            "--config",
-            config,
-            "--model.name_or_path",
-            shared_backbone(),
-            *SMALL,
-        ],
+        [sys.executable, str(ROOT / "launchers" / "train.py"), *words],
         cwd=tmp_path,
         env=environment,
         capture_output=True,
