@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from clsgen_dist.calibrate.scaling import IDENTITY, Calibrator
 from clsgen_dist.calibrate.thresholds import decide
+from clsgen_dist.evaluate.evaluation import evaluate
+from clsgen_dist.evaluate.plots import write_plots
+from clsgen_dist.evaluate.report import write_report
 from clsgen_dist.records import Prediction, Row
 
 Split = tuple[list[Prediction], list[Row]]
@@ -50,6 +54,58 @@ def simulate_split(num_rows: int, labels: list[str], *, threshold: float | None,
             )
         )
     return predictions, rows
+
+
+def metrics_of(split: Split, labels: list[str], threshold: float | None) -> dict[str, Any]:
+    """The content of metrics.json, as far as it needs no model."""
+    return evaluate(
+        *split,
+        labels=labels,
+        threshold=threshold,
+        calibrated=True,
+        language={"distinct_2": 0.512, "num_words": 12, "reference_explanation_nll": 1.25},
+        costs=None,
+        sure_probability=0.9,
+        num_bootstrap=100,
+        num_bins=10,
+        seed=0,
+    )
+
+
+def draw(folder: Path, split: Split, labels: list[str], threshold: float | None) -> dict[str, Path]:
+    """All pictures of the split, in a folder."""
+    return write_plots(folder, *split, labels=labels, threshold=threshold, sure_probability=0.9, num_bins=10)
+
+
+def render(
+    folder: Path,
+    split: Split,
+    labels: list[str],
+    threshold: float | None,
+    *,
+    decision: dict[str, Any] | None = None,
+    with_pictures: bool = False,
+    **changes: Any,
+) -> str:
+    """Writes report.html into a folder and returns the page.
+
+    Args:
+        folder: where to write.
+        split, labels, threshold: what is reported.
+        decision: how the bundle came to decide; None: nobody calibrated it.
+        with_pictures: draw them, too.
+        changes: parts of the metrics.
+    """
+    plots = draw(folder, split, labels, threshold) if with_pictures else {}
+    write_report(
+        folder / "report.html",
+        metrics_of(split, labels, threshold) | changes,
+        *split,
+        plots,
+        {"Run": "demo <1>", "Backbone": "a small one"},
+        decision or {"calibrator": IDENTITY.to_json()},
+    )
+    return (folder / "report.html").read_text(encoding="utf-8")
 
 
 def everything_measured(explanation: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Pictures and the report: self-contained, safe, the same twice."""
+"""The report: self-contained, safe, the same twice."""
 
 import re
 from collections.abc import Callable
@@ -7,65 +7,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from matplotlib.image import imread
 
-from clsgen_dist.calibrate.scaling import IDENTITY, Calibrator
-from clsgen_dist.errors import DataError
+from clsgen_dist.calibrate.scaling import Calibrator
 from clsgen_dist.evaluate.evaluation import evaluate
-from clsgen_dist.evaluate.plots import write_plots
-from clsgen_dist.evaluate.report import write_report
-from tests.support.evaluated import Split, everything_measured
+from tests.support.evaluated import Split, everything_measured, metrics_of, render
 
 NO_YES = ["no", "yes"]
 MANY = ["supported", "a $\\bad$ sign", "_hidden", "<b>bold</b>"]
-
-
-def draw(folder: Path, split: Split, labels: list[str], threshold: float | None) -> dict[str, Path]:
-    return write_plots(folder, *split, labels=labels, threshold=threshold, sure_probability=0.9, num_bins=10)
-
-
-def metrics_of(split: Split, labels: list[str], threshold: float | None) -> dict[str, Any]:
-    return evaluate(
-        *split,
-        labels=labels,
-        threshold=threshold,
-        calibrated=True,
-        language={"distinct_2": 0.512, "num_words": 12, "reference_explanation_nll": 1.25},
-        costs=None,
-        sure_probability=0.9,
-        num_bootstrap=100,
-        num_bins=10,
-        seed=0,
-    )
-
-
-#: How a bundle that nobody calibrated came to decide.
-UNFITTED: dict[str, Any] = {"calibrator": IDENTITY.to_json()}
-
-
-def render(
-    folder: Path,
-    split: Split,
-    labels: list[str],
-    threshold: float | None,
-    *,
-    decision: dict[str, Any] = UNFITTED,
-    with_pictures: bool = False,
-    **changes: Any,
-) -> str:
-    """The page; `changes` are parts of the metrics."""
-    plots = draw(folder, split, labels, threshold) if with_pictures else {}
-    write_report(
-        folder / "report.html",
-        metrics_of(split, labels, threshold) | changes,
-        *split,
-        plots,
-        {"Run": "demo <1>", "Backbone": "a small one"},
-        decision,
-    )
-    return (folder / "report.html").read_text(encoding="utf-8")
 
 
 class Tags(HTMLParser):
@@ -118,31 +67,6 @@ def test_pictures_and_report_are_the_same_bytes_twice(split: Split, tmp_path: Pa
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
-def test_pictures_show_something_and_name_no_software(split: Split, tmp_path: Path) -> None:
-    paths = draw(tmp_path, split, NO_YES, 0.4)
-    assert list(paths) == ["reliability", "scores", "roc", "precision_recall", "risk_coverage", "decision_curve"]
-    for path in paths.values():
-        pixels = imread(path)
-        assert min(pixels.shape[:2]) > 400
-        assert np.unique(pixels[::2, ::2].reshape(-1, pixels.shape[2]), axis=0).shape[0] > 50
-        assert b"Software" not in path.read_bytes()
-
-
-def test_the_threshold_the_calibration_and_the_truth_show_in_the_pictures(split: Split, tmp_path: Path) -> None:
-    predictions, rows = split
-    uncalibrated = [replace(p, probability=p.raw_probability) for p in predictions]
-    unknown = [replace(row, true_probability=None) for row in rows]
-    changes: list[tuple[tuple[str, ...], Split, float | None]] = [
-        (("scores", "roc", "precision_recall"), split, None),
-        (("reliability", "decision_curve", "risk_coverage"), (uncalibrated, rows), 0.4),
-        (("roc", "precision_recall"), (predictions, unknown), 0.4),
-    ]
-    before = {name: path.read_bytes() for name, path in draw(tmp_path, split, NO_YES, 0.4).items()}
-    for names, changed, threshold in changes:
-        paths = draw(tmp_path, changed, NO_YES, threshold)
-        assert all(paths[name].read_bytes() != before[name] for name in names)
-
-
 def test_many_labels_with_awkward_names(make_split: Callable[..., Split], tmp_path: Path) -> None:
     page = render(tmp_path, make_split(300, MANY, threshold=None), MANY, None, with_pictures=True)
     assert "The largest probability decides." in page
@@ -153,13 +77,6 @@ def test_many_labels_with_awkward_names(make_split: Callable[..., Split], tmp_pa
     assert "Too low by (calibration in the large)<" not in page, "undefined for more than two labels"
     assert "&lt;b&gt;bold&lt;/b&gt;" in page
     assert "<b>bold</b>" not in page
-
-
-def test_rows_without_labels_cannot_be_drawn(split: Split, tmp_path: Path) -> None:
-    predictions, rows = split
-    unlabelled = [replace(p, label=None) for p in predictions], [replace(r, label=None) for r in rows]
-    with pytest.raises(DataError, match="no labelled rows"):
-        draw(tmp_path, unlabelled, NO_YES, 0.4)
 
 
 def test_the_page_needs_nothing_but_itself(page: str) -> None:
