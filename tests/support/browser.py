@@ -19,14 +19,23 @@ FLAGS = [
 ]
 
 
+def binary() -> str:
+    """Path of the browser; skips the test where there is none."""
+    found = shutil.which("chromium")
+    if found is None:
+        pytest.skip("needs chromium (apt-get install chromium)")
+    return found
+
+
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """A browser with a profile of its own, closed at the end; skips the test where there is none."""
-    binary = shutil.which("chromium")
-    if binary is None:
-        pytest.skip("needs chromium (apt-get install chromium)")
+    """A browser with a profile of its own, closed at the end; skips the test where there is none.
+
+    Playwright keeps an event loop running meanwhile, so `asyncio.run` fails: prepare what needs it before.
+    """
+    path = binary()
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=binary, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         try:
             yield browser
         finally:
