@@ -16,8 +16,11 @@ _SMALL_GAP_CHARACTERS = 60
 #: Characters of a passage at most: where sentences are longer, they are cut.
 _PASSAGE_CHARACTERS = 300
 
-#: A sentence with what follows it; a line counts as one.
-_PASSAGE = re.compile(rf"(?s).{{1,{_PASSAGE_CHARACTERS}}}?(?:[.!?](?=\s)|\n|\Z)\s*|.{{1,{_PASSAGE_CHARACTERS}}}")
+#: A sentence with the spaces behind it; a line counts as one, and a long one is parted between words.
+_PASSAGE = re.compile(
+    rf"(?s).{{1,{_PASSAGE_CHARACTERS}}}?(?:[.!?](?=\s)|\n|\Z)\s*"
+    rf"|.{{1,{_PASSAGE_CHARACTERS}}}(?<=\s)|.{{1,{_PASSAGE_CHARACTERS}}}"
+)
 
 
 def excerpt(pieces: Sequence[Piece], limit: int = MAX_EXAMPLE_CHARACTERS) -> list[Piece]:

@@ -68,7 +68,7 @@ def alignment_lines(explanation: Mapping[str, Any]) -> list[AlignmentLine]:
     for reader, of_reader in readers.items():
         said = READERS.get(reader, reader)
         for written, name in WRITTEN.items():
-            if of_reader.get(written):
+            if (of_reader.get(written) or {}).get("num_rows"):
                 lines.append(AlignmentLine(said, name, of_reader[written]))
                 said = ""
     return lines

@@ -31,7 +31,8 @@ PAIRS = (
 #: Keys that have a place on the page; others are listed as they are.
 _SHOWN = {key for _, *keys in PAIRS for key in keys} | {
     *("general_text_change", "general_text_kl", "num_general_tokens"),
-    *("explanation_nll_under_base", "free_rep_4", "base"),
+    *("general_text_change_ci", "num_reference_rows", "explanation_nll_under_base", "num_free_rows", "free_rep_4"),
+    "base",
 }
 
 

@@ -131,7 +131,7 @@ def _say_part(column: str, part: Mapping[str, Any]) -> str:
 def _of_explanations(metrics: Mapping[str, Any]) -> Iterator[str]:
     explanation = metrics["explanation"]
     if not explanation["num_rows"]:
-        yield "Not for its explanations: none was measured."
+        yield "Not for its explanations: whether they argue for what is decided was not measured."
         return
     rate = explanation["contradiction_rate"]
     if rate:

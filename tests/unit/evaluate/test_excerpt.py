@@ -27,6 +27,11 @@ def test_text_without_sentences_is_cut_at_the_limit() -> None:
     assert joined(excerpt([Piece("x" * 2000, None)], 900)) == "x" * 900 + " \u2026 [1,100 more characters] "
 
 
+def test_a_long_sentence_is_parted_between_words() -> None:
+    shown = joined(excerpt([Piece("words " * 200, None)], 700))
+    assert shown == "words " * 100 + " \u2026 [600 more characters] "
+
+
 def test_a_mark_across_a_cut_stays_a_mark() -> None:
     shown = excerpt([Piece("x" * 350, 0), Piece("y" * 700, None)], 600)
     assert [(piece.text, piece.source) for piece in shown[:3]] == [("x" * 300, 0), ("x" * 50, 0), ("y" * 250, None)]

@@ -20,6 +20,7 @@ def test_metrics_without_readers_have_the_line_of_the_verdict() -> None:
 
 def test_each_reader_is_named_once_and_what_it_lacks_is_left_out() -> None:
     readers = {"verdict": {"free": OLD, "conditioned": OLD}, "judge": {"free": OLD, "conditioned": None}}
+    readers["text"] = {"free": OLD | {"num_rows": 0}, "conditioned": None}
     lines = alignment_lines({"readers": readers})
     assert [(line.reader.split(":")[0], line.written) for line in lines] == [
         ("Opening", "left alone"),
