@@ -14,7 +14,11 @@ from tests.support.browser import DESKTOP, PHONE, Seen, chromium, overflow
 from tests.support.evaluated import everything_measured, metrics_of, render, simulate_split
 
 EVIL = "<script>document.title = 'taken'</script><img src=x onerror=\"document.title = 'taken'\"> chills"
-LABELS = {2: ["no", "yes"], 4: ["supported", "a $\\bad$ sign", "a name of a label that is rather long", "<b>bold</b>"]}
+RUN = f"demo <1> {'of_a_long_name_' * 5}"
+LABELS = {
+    2: ["no", "yes"],
+    4: ["supported", "a $\\bad$ sign", f"a name of a label {'that_is_long_' * 5}", "<b>bold</b>"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +43,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
             ],
         )
         measured = everything_measured(metrics_of(split, labels, threshold)["explanation"])
-        render(folder, split, labels, threshold, with_pictures=True, **measured)
+        render(folder, split, labels, threshold, with_pictures=True, run=RUN, **measured)
         found[num_labels] = folder / "report.html"
     return found
 
@@ -70,7 +74,7 @@ def test_it_renders_whole_and_without_a_word_on_the_console(
 
 def test_markup_of_rows_is_text_and_nothing_of_it_runs(browser: Browser, reports: dict[int, Path]) -> None:
     page, seen = opened(browser, reports[2], DESKTOP)
-    assert page.title() == "demo <1>: evaluation report"
+    assert page.title() == f"{RUN}: evaluation report"
     assert page.locator("script").count() == 0
     assert page.locator("article img").count() == 0
     texts = page.locator("article .text").all_inner_texts()

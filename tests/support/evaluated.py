@@ -85,6 +85,7 @@ def render(
     *,
     decision: dict[str, Any] | None = None,
     with_pictures: bool = False,
+    run: str = "demo <1>",
     **changes: Any,
 ) -> str:
     """Writes report.html into a folder and returns the page.
@@ -94,6 +95,7 @@ def render(
         split, labels, threshold: what is reported.
         decision: how the bundle came to decide; None: nobody calibrated it.
         with_pictures: draw them, too.
+        run: name of the run.
         changes: parts of the metrics.
     """
     plots = draw(folder, split, labels, threshold) if with_pictures else {}
@@ -102,7 +104,7 @@ def render(
         metrics_of(split, labels, threshold) | changes,
         *split,
         plots,
-        {"Run": "demo <1>", "Backbone": "a small one"},
+        {"Run": run, "Backbone": "a small one"},
         decision or {"calibrator": IDENTITY.to_json()},
     )
     return (folder / "report.html").read_text(encoding="utf-8")
