@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import mlflow
@@ -63,8 +63,8 @@ def _tell_a_training(folder: Path, address: str) -> str:
     observer = RunObserver(config, 52, tracker, silent)
     for step in range(1, NUM_STEPS + 1):
         state = TrainState(step=step, tokens_seen=100 * step)
-        loss = 1 / step
-        observer.stepped(state, StepMetrics(loss, loss, loss, 0.0, 1.0, 100, 50.0))
+        numbers = {field.name: 1.0 for field in fields(StepMetrics)} | {"loss": 1 / step, "num_tokens": 100}
+        observer.stepped(state, StepMetrics(**numbers))
     evaluation = place.evaluation("test")
     evaluation.mkdir(parents=True)
     render(evaluation, simulate_split(60, ["no", "yes"], threshold=0.4), ["no", "yes"], 0.4, with_pictures=True)
