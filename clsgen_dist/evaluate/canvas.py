@@ -18,6 +18,9 @@ from matplotlib.figure import Figure
 CALIBRATED, RAW, TRUTH, MUTED = "#0072B2", "#D55E00", "#222222", "#8a8a8a"
 LABEL_COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#0072B2", "#D55E00", "#B8A800", "#666666")
 
+#: What chance alone shows.
+BAND = "#d9dde3"
+
 #: A line to compare with.
 DASHES = (0, (4, 3))
 

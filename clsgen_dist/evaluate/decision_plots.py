@@ -44,7 +44,7 @@ def draw_risk_coverage(canvas: Figure, probability_NK: FloatArray, truth_N: IntA
     )
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
 
 
 def draw_decision_curve(
@@ -69,4 +69,4 @@ def draw_decision_curve(
         axes.axvline(threshold, color=TRUTH, linewidth=1, linestyle=":", label=f"operating threshold {threshold:.3f}")
     axes.set(title=f'What flagging "{short(label)}" is worth', xlim=(0, 1), ylim=(-0.25 * share, 1.1 * share))
     axes.set(xlabel="flagged from this probability on", ylabel="net benefit, true positives a row")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)

@@ -17,6 +17,7 @@ from clsgen_dist.calibrate.thresholds import decide
 from clsgen_dist.errors import NumericsError
 from clsgen_dist.evaluate.calibration_metrics import calibration_metrics, null_ece
 from clsgen_dist.evaluate.columns import Columns, to_columns
+from clsgen_dist.evaluate.confusion import count_confusions
 from clsgen_dist.evaluate.decisions import decision_metrics
 from clsgen_dist.evaluate.intervals import bootstrap_intervals
 from clsgen_dist.evaluate.metrics import probability_metrics
@@ -65,10 +66,10 @@ def evaluate(
     Returns:
         num_rows, num_labelled_rows, num_groups, labels, is_calibrated, threshold; raw and calibrated: the numbers of
         `probability_metrics`, `calibration_metrics` and `null_ece` with their intervals; decisions: `decision_metrics`
-        of the calibrated probabilities, and answer_when_sure; subgroups: `describe_parts`; explanation:
-        `describe_readings`; language; and bayes where every row has a true probability (two labels only): what the
-        generating probability itself scores, and the mean |p - true p| of the last label before and after
-        calibration, on labelled rows.
+        of the calibrated probabilities, answer_when_sure, and confusion: labelled rows by true label (line) and
+        decision (column); subgroups: `describe_parts`; explanation: `describe_readings`; language; and bayes where
+        every row has a true probability (two labels only): what the generating probability itself scores, and the
+        mean |p - true p| of the last label before and after calibration, on labelled rows.
 
     Raises:
         ConfigError: costs or sure_probability cannot be.
@@ -106,6 +107,7 @@ def evaluate(
         "decisions": {
             **decision_metrics(*answered, group_N, threshold=threshold, cost_KK=costs, **resampling),
             "answer_when_sure": answer_when_sure(*answered, sure_probability, group_N, **resampling),
+            "confusion": count_confusions(predictions, labels).num_rows_KK.tolist(),
         },
         "subgroups": describe_parts(columns, num_bins=num_bins, **resampling),
         "explanation": describe_readings(columns, read or {}, **resampling),

@@ -5,22 +5,25 @@ Texts and explanations come from anywhere, so the template escapes all of them.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from clsgen_dist.evaluate.confusion import count_confusions
+from clsgen_dist.evaluate.examples import choose_examples, to_example
+from clsgen_dist.evaluate.explanation_tables import (
+    alignment_lines,
+    contradictions_by_confidence,
+    form_lines,
+    say_range,
+)
+from clsgen_dist.evaluate.language_wording import language_lines, other_numbers, say_change, say_language
+from clsgen_dist.evaluate.limits import GENERAL, say_limits
 from clsgen_dist.evaluate.parts import TRAITS
-from clsgen_dist.evaluate.wording import say_calibrator, say_prior, say_rule, say_verdict, shares_differ
+from clsgen_dist.evaluate.summary_wording import say_summary
+from clsgen_dist.evaluate.wording import say_calibrator, say_prior, say_rule, shares_differ
 from clsgen_dist.page import embed_picture, say_number, say_percent, say_span, write_page
 from clsgen_dist.records import Prediction, Row
-
-#: Example rows of each kind (right, wrong, unsure).
-EXAMPLES_PER_KIND = 4
-
-#: Characters of a text or an explanation that an example shows.
-MAX_EXAMPLE_CHARACTERS = 900
 
 #: What is said above figures of rows that a generator made.
 SIMULATED = "These rows are simulated. The figures show that the method works; they say nothing about real texts."
@@ -57,9 +60,12 @@ CALIBRATION = (
 HEADLINES = ("auroc", "f1", "nll", "ece")
 
 CAPTIONS = {
-    "reliability": "Of the rows to which the model gives a probability of 0.7, 7 in 10 should have the label. Below: "
-    "how many rows stand behind each point. Bars: one standard error.",
-    "roc_pr": "What any other threshold would give: rows found against false alarms.",
+    "reliability": "Of the rows to which the model gives a probability of 0.7, 7 in 10 should be as it says. Grey: "
+    "where the points of a model whose probabilities are all right would lie, for as many rows as these, 19 times in "
+    "20; only a point outside is a sign of an error. Below: how many rows stand behind each point.",
+    "reliability_labels": "The same for the probability of each label, held against the dashed line.",
+    "roc": "What any other threshold would give: rows found against false alarms.",
+    "precision_recall": "How many of the flagged rows are right, the more of the label's rows are found.",
     "scores": "Where the probabilities lie, and how well they keep the labels apart.",
     "risk_coverage": "Answering only the rows that the model is surest of, and leaving the others to a person: how "
     "many answers are wrong. On the left few rows stand behind the curve, and each mistake makes it jump.",
@@ -89,77 +95,49 @@ def write_report(
         decision: calibrator (as `Calibrator.to_json`), and what a bundle's `Decision.facts` say of how it and the
             threshold were found.
     """
-    num_labelled = Counter(prediction.label for prediction in predictions)
-    shares = [num_labelled[name] / metrics["num_labelled_rows"] for name in metrics["labels"]]
+    labels = metrics["labels"]
+    confusion = count_confusions(predictions, labels)
+    shares = [int(count) / metrics["num_labelled_rows"] for count in confusion.num_rows_KK.sum(axis=1)]
     prior = decision.get("prior")
-    moved = prior is not None and shares_differ(prior, metrics["labels"], shares, metrics["num_labelled_rows"])
+    moved = prior is not None and shares_differ(prior, labels, shares, metrics["num_labelled_rows"])
     notes = [SIMULATED] if "bayes" in metrics else []
-    notes += [say_prior(prior, metrics["labels"], shares)] if prior is not None and moved else []
+    notes += [say_prior(prior, labels, shares)] if prior is not None and moved else []
     notes += [f"Calibration: {warning}." for warning in decision.get("warnings", ())]
+    explanation, language = metrics["explanation"], metrics["language"]
+    kinds = choose_examples(predictions, rows, metrics["threshold"])
     write_page(
         path,
         "evaluate/report.html.j2",
-        {"number": say_number, "thousands": lambda count: f"{count:,}", "percent": say_percent},
+        {
+            "number": say_number,
+            "thousands": lambda count: f"{count:,}",
+            "percent": say_percent,
+            "change": say_change,
+        },
         m=metrics,
+        labels=labels,
         notes=notes,
         # Rows with other shares of labels cannot say whether probabilities are right where they will be used.
-        verdict=None if moved else say_verdict(metrics),
+        summary=say_summary(metrics, confusion, moved),
+        limits=say_limits(metrics, confusion, moved),
+        general_limits=GENERAL,
+        confusion=confusion,
         calibrator=say_calibrator(decision["calibrator"]),
         rule=say_rule(decision) if "threshold_rule" in decision else None,
         d={"prior": None, "candidates": (), "threshold_ci": None} | dict(decision),
         traits=TRAITS,
         span=say_span,
-        labels=metrics["labels"],
         headlines=[(key, name) for key, name, _ in METRICS + CALIBRATION if key in HEADLINES],
         tables=(("Probabilities", METRICS), ("Calibration", CALIBRATION)),
         pictures={name: (embed_picture(plot), CAPTIONS[name]) for name, plot in plots.items()},
-        kinds=choose_examples(predictions, rows, metrics["threshold"]),
+        alignment=alignment_lines(explanation),
+        by_confidence=contradictions_by_confidence(explanation),
+        form=form_lines(explanation),
+        range=say_range,
+        language_lines=language_lines(language),
+        language_numbers=other_numbers(language),
+        language_words=say_language(language, explanation),
+        kinds=[(title, [to_example(*pair) for pair in chosen]) for title, chosen in kinds],
         facts=facts,
         simulated="bayes" in metrics,
-        clip=_clip,
     )
-
-
-def choose_examples(
-    predictions: Sequence[Prediction], rows: Sequence[Row], threshold: float | None
-) -> list[tuple[str, list[tuple[Prediction, Row]]]]:
-    """Up to twelve rows to read: surest right answers, surest wrong ones, and those nearest to the decision.
-
-    Rows with an explanation go first. Right and wrong answers take turns between the predicted labels, so that a
-    frequent label does not fill the page.
-
-    Returns:
-        (title, [(prediction, row), ...]) of each kind that has any; no row stands twice.
-    """
-    row_of = {row.id: row for row in rows}
-    ranked = sorted(predictions, key=lambda p: (p.explanation is None, -abs(_margin(p, threshold)), p.id))
-    right = _take_turns([p for p in ranked if p.label is not None and p.label == p.predicted])
-    wrong = _take_turns([p for p in ranked if p.label is not None and p.label != p.predicted])
-    shown = {p.id for p in (*right, *wrong)}
-    rest = [p for p in predictions if p.id not in shown]
-    unsure = sorted(rest, key=lambda p: (p.explanation is None, abs(_margin(p, threshold)), p.id))[:EXAMPLES_PER_KIND]
-    kinds = (("Surest right answers", right), ("Surest wrong answers", wrong), ("Nearest to the decision", unsure))
-    return [(title, [(p, row_of[p.id]) for p in chosen]) for title, chosen in kinds if chosen]
-
-
-def _take_turns(ranked: list[Prediction]) -> list[Prediction]:
-    """The first few, taking turns between predicted labels."""
-    names = sorted({p.predicted for p in ranked})
-    turns = zip_longest(*([p for p in ranked if p.predicted == name] for name in names))
-    return [p for turn in turns for p in turn if p is not None][:EXAMPLES_PER_KIND]
-
-
-def _margin(prediction: Prediction, threshold: float | None) -> float:
-    """How far a probability lies from tipping the decision, 0 to 1."""
-    probabilities = list(prediction.probability.values())
-    if threshold is not None and len(probabilities) == 2:
-        return probabilities[1] - threshold
-    first, second = sorted(probabilities, reverse=True)[:2]
-    return first - second
-
-
-def _clip(text: str) -> str:
-    if len(text) <= MAX_EXAMPLE_CHARACTERS:
-        return text
-    left_out = len(text) - MAX_EXAMPLE_CHARACTERS
-    return f"{text[:MAX_EXAMPLE_CHARACTERS].rstrip()} \u2026 [{left_out} more characters]"

@@ -39,7 +39,16 @@ _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 class MlflowTracker:
     """A Tracker that writes to an MLflow server or database."""
 
-    def __init__(self, uri: str, experiment: str, run_name: str, *, run_id: str | None, artifacts: Path | None) -> None:
+    def __init__(
+        self,
+        uri: str,
+        experiment: str,
+        run_name: str,
+        *,
+        run_id: str | None,
+        artifacts: Path | None,
+        parent_run_id: str | None = None,
+    ) -> None:
         """Opens a run, or opens again the one of `run_id`.
 
         Args:
@@ -48,6 +57,7 @@ class MlflowTracker:
             run_name: name of the run.
             run_id: run to go on with, or None for a new one.
             artifacts: where a new experiment keeps files, for a database without a server; None lets MLflow decide.
+            parent_run_id: run that a new one is a child of, or None.
 
         Raises:
             TrackingError: the server or database cannot be used.
@@ -55,7 +65,8 @@ class MlflowTracker:
         self.uri = uri
         try:
             self._client = mlflow.MlflowClient(tracking_uri=uri)
-            self.run_id = run_id if run_id and self._reopen(run_id) else self._open(experiment, run_name, artifacts)
+            known = run_id if run_id and self._reopen(run_id) else None
+            self.run_id = known or self._open(experiment, run_name, artifacts, parent_run_id)
         except (MlflowException, OSError) as error:
             reason = str(error).strip().splitlines()[0][:300]
             raise TrackingError(
@@ -72,14 +83,15 @@ class MlflowTracker:
         self._client.update_run(run_id, status="RUNNING")
         return True
 
-    def _open(self, experiment: str, run_name: str, artifacts: Path | None) -> str:
+    def _open(self, experiment: str, run_name: str, artifacts: Path | None, parent_run_id: str | None) -> str:
         found = self._client.get_experiment_by_name(experiment)
         if found is None:
             place = artifacts.as_uri() if artifacts else None
             experiment_id = self._client.create_experiment(experiment, artifact_location=place, tags=_EXPERIMENT_TAGS)
         else:
             experiment_id = found.experiment_id
-        return str(self._client.create_run(experiment_id, run_name=run_name).info.run_id)
+        tags = {"mlflow.parentRunId": parent_run_id} if parent_run_id else {}
+        return str(self._client.create_run(experiment_id, run_name=run_name, tags=tags).info.run_id)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Notes settings; a value too long for MLflow is cut here and whole in the config file."""

@@ -61,6 +61,14 @@ def test_the_contract_of_metrics_json_holds(split: Split) -> None:
     assert found["is_calibrated"] is True
 
 
+def test_confusions_are_counted_as_decided(split: Split) -> None:
+    predictions, _ = split
+    (_, false_alarms), (missed, found) = measure(split)["decisions"]["confusion"]
+    assert false_alarms == sum(p.label == "no" and p.predicted == "yes" for p in predictions)
+    assert missed == sum(p.label == "yes" and p.predicted == "no" for p in predictions)
+    assert found == sum(p.label == p.predicted == "yes" for p in predictions)
+
+
 def labelled_arrays(split: Split) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Raw and calibrated probabilities, labels and groups of the labelled rows."""
     columns = to_columns(*split, NO_YES)
