@@ -1,4 +1,4 @@
-"""Answers of a local model that are held to a JSON schema: at every token, no other can come than those that keep to it.
+"""Answers of a local model that are held to a JSON schema: of all tokens, only those can come next that keep to it.
 
 Shape letters: B requests of a batch, T tokens, V vocabulary.
 

@@ -30,8 +30,8 @@ class Verbalize(ChatSettings):
     )
     guided: bool = Field(
         False,
-        description="hold the answers to the form: an endpoint is asked for JSON (response_format json_schema), a model "
-        "on this machine can write nothing but whole percents that sum to 100",
+        description="hold answers to the form: an endpoint is asked for JSON (response_format json_schema); a model on "
+        "this machine can write nothing but whole percents that sum to 100",
     )
     temperature: Annotated[float, Field(ge=0, le=2)] = Field(0.0, description="of the answers; 0 is greedy")
     token_probabilities: bool = Field(

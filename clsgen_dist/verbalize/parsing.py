@@ -128,7 +128,7 @@ def distribution_schema(labels: Sequence[str], *, in_whole_percents: bool = Fals
     percentage = {"type": "integer" if in_whole_percents else "number", "minimum": 0, "maximum": 100}
     return {
         "type": "object",
-        "properties": {label: percentage for label in labels},
+        "properties": dict.fromkeys(labels, percentage),
         "required": list(labels),
         "additionalProperties": False,
         **({SUM: 100} if in_whole_percents else {}),
