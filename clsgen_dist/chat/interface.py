@@ -11,6 +11,10 @@ ENDED_EARLY = "cut off"
 WITHHELD = "refused by the endpoint"
 UNREADABLY_LONG = "too long for the model"
 
+#: Keyword of a request's schema, beside those of JSON schemas: what the whole numbers of an object sum to. Only a model
+#: on this machine is held to it.
+SUM = "x-sum"
+
 #: One turn of a conversation, as {"role": "user", "content": "..."}.
 Message = dict[str, str]
 

@@ -3,7 +3,8 @@
 Shape letters: B requests of a batch, T tokens, V vocabulary.
 
 One thread owns model and tokenizer. It takes the requests that wait at the same time, pads them on the left and writes
-all answers at once; each is drawn with its own random numbers, so an answer does not depend on its neighbours.
+all answers at once; each is drawn with its own random numbers and held to its own schema, so an answer does not depend
+on its neighbours.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from clsgen_dist.chat.encoding import Prompt, PromptEncoder
+from clsgen_dist.chat.held import HeldAnswer, HeldBatch, SchemaHolder
 from clsgen_dist.chat.interface import ENDED_EARLY, NO_WORDS, UNREADABLY_LONG, Completion, Request
 from clsgen_dist.chat.local_model import LocalModel, load_local
 from clsgen_dist.chat.thinking import without_thinking
@@ -51,7 +53,8 @@ class LocalChat:
         # The model's own settings of sampling, as top_k, would come on top of the request's.
         model.generation_config = GenerationConfig(eos_token_id=sorted(self._ends) or None, pad_token_id=self._pad)
         self._prompts = PromptEncoder(tokenizer, loaded.name)
-        self._tokenizer = tokenizer
+        self._tokenizer, self._name = tokenizer, loaded.name
+        self._holder: SchemaHolder | None = None
         self._context_tokens = getattr(model.config.get_text_config(), "max_position_embeddings", math.inf)
         self._section = settings.section
         self._batch_size = settings.batch_size
@@ -64,7 +67,8 @@ class LocalChat:
         """Answers one request, together with others that wait.
 
         Raises:
-            TeacherError: the model ran out of memory or failed otherwise, or was closed.
+            TeacherError: the model ran out of memory or failed otherwise, or was closed; or it cannot be held to the
+                schema.
         """
         if self._closing.is_set():
             raise TeacherError("the local model is closed")
@@ -127,14 +131,18 @@ class LocalChat:
             limits = [int(min(requests[b].max_tokens, self._context_tokens - len(encoded[b].ids))) for b in fitting]
             written = self._write([encoded[b].ids for b in fitting], [requests[b] for b in fitting], limits)
             for b, ids in zip(fitting, written, strict=True):
-                answers[b] = self._completion(encoded[b], ids)
+                answers[b] = self._completion(encoded[b], ids, is_held=requests[b].schema is not None)
         return answers
 
     def _write(self, prompts: list[list[int]], requests: list[Request], limits: list[int]) -> list[list[int]]:
-        """Writes on from prompts. Returns the new ids of each, EOS included where it ended by itself."""
+        """Writes on from prompts. Returns the new ids of each, EOS included where it ended by itself.
+
+        An answer that is held to a schema ends where it is whole, without EOS.
+        """
         import torch
         from transformers import GenerationConfig
 
+        held = HeldBatch([self._hold(request.schema) for request in requests], limits)
         width = max(map(len, prompts))
         ids_BT = torch.tensor([[self._pad] * (width - len(prompt)) + prompt for prompt in prompts])
         mask_BT = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
@@ -142,18 +150,29 @@ class LocalChat:
             input_ids=ids_BT.to(self._device),
             attention_mask=mask_BT.to(self._device),
             generation_config=GenerationConfig(do_sample=False, max_new_tokens=max(limits)),
-            logits_processor=[_Draw(requests)],
-            stopping_criteria=[_Limits(width, limits, self._closing)],
+            logits_processor=[held, _Draw(requests)],
+            stopping_criteria=[held.ended, _Limits(width, limits, self._closing)],
         )
         written = []
-        for ids, limit in zip(output_BT[:, width:].tolist(), limits, strict=True):
+        for ids, limit, whole in zip(output_BT[:, width:].tolist(), limits, held.lengths(), strict=True):
+            if whole is not None:
+                written.append(ids[:whole])
+                continue
             end = next((place + 1 for place, token in enumerate(ids) if token in self._ends), limit)
             written.append(ids[: min(end, limit)])
         return written
 
-    def _completion(self, prompt: Prompt, ids: list[int]) -> Completion:
+    def _hold(self, schema: dict[str, Any] | None) -> HeldAnswer | None:
+        if schema is None:
+            return None
+        if self._holder is None:  # takes seconds for a large vocabulary
+            self._holder = SchemaHolder(self._tokenizer, self._name)
+        return self._holder.begin(schema)
+
+    def _completion(self, prompt: Prompt, ids: list[int], *, is_held: bool) -> Completion:
         text = self._tokenizer.decode(ids, skip_special_tokens=True)
-        words = without_thinking("<think>" * prompt.opens_thinking + text)
+        # No thinking keeps to a schema, whatever the template opens.
+        words = text.strip() if is_held else without_thinking("<think>" * prompt.opens_thinking + text)
         return Completion(
             text=words,
             prompt_tokens=len(prompt.ids),

@@ -144,9 +144,9 @@ CHAT_RULES = (
     ),
     Rule(
         ("verbalize", "source"),
-        f"{_listed('verbalize', (*ENDPOINT_ONLY, 'guided'))} with another source than endpoint",
-        "only an endpoint has an address, a pace, a budget, a price and guided decoding; take the setting away",
-        lambda c: _set(c.verbalize, (*ENDPOINT_ONLY, "guided")) if c.verbalize.source != "endpoint" else [],
+        f"{_listed('verbalize', ENDPOINT_ONLY)} with another source than endpoint",
+        "only an endpoint has an address, a pace, a budget and a price; take the setting away",
+        lambda c: _set(c.verbalize, ENDPOINT_ONLY) if c.verbalize.source != "endpoint" else [],
     ),
     Rule(
         ("verbalize", "guided"),

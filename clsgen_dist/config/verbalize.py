@@ -28,7 +28,11 @@ class Verbalize(ChatSettings):
     num_prompts: Annotated[int, Field(ge=1, le=6)] = Field(
         1, description="paraphrases of the prompt; their distributions are averaged as logarithms"
     )
-    guided: bool = Field(False, description="ask the endpoint for JSON of the right form (response_format json_schema)")
+    guided: bool = Field(
+        False,
+        description="hold answers to the form: an endpoint is asked for JSON (response_format json_schema); a model on "
+        "this machine can write nothing but whole percents that sum to 100",
+    )
     temperature: Annotated[float, Field(ge=0, le=2)] = Field(0.0, description="of the answers; 0 is greedy")
     token_probabilities: bool = Field(
         True, description="also read probabilities off the tokens, of labels and of said numbers; needs open weights"

@@ -22,13 +22,15 @@ def distribution_request(task: Task, text: str, verbalize: Verbalize, paraphrase
         verbalize: style of the prompt, temperature, tokens, whether the form of the answer is enforced.
         paraphrase: number of the wording, from 0.
     """
+    # In the order in which this paraphrase shows the labels, or the two would contradict each other.
+    labels = rotated(task.labels, paraphrase)
+    schema = distribution_schema(labels, in_whole_percents=verbalize.source != "endpoint")
     return Request(
         messages=distribution_messages(task, text, style=verbalize.prompt, paraphrase=paraphrase),
         temperature=verbalize.temperature,
         max_tokens=verbalize.max_tokens,
         seed=paraphrase,
-        # In the order in which this paraphrase shows the labels, or the two would contradict each other.
-        schema=distribution_schema(rotated(task.labels, paraphrase)) if verbalize.guided else None,
+        schema=schema if verbalize.guided else None,
     )
 
 

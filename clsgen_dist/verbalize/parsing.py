@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from clsgen_dist.chat.interface import SUM
 from clsgen_dist.errors import ConfigError
 from clsgen_dist.verbalize.lines import find_lines
 from clsgen_dist.verbalize.names import Names
@@ -114,19 +115,23 @@ def parse_distribution(answer: str, labels: Sequence[str], *, sum_tolerance: flo
     return _weigh((whole or found)[-1], names.num_labels, sum_tolerance)
 
 
-def distribution_schema(labels: Sequence[str]) -> dict[str, Any]:
+def distribution_schema(labels: Sequence[str], *, in_whole_percents: bool = False) -> dict[str, Any]:
     """JSON schema of the constrained form, for guided decoding: every label, percentages, nothing else.
 
-    A schema cannot demand that the percentages sum to 100; the parser sees to that.
+    A JSON schema cannot demand that the percentages sum to 100; the parser sees to that. A model on this machine can be
+    held to it (`chat.interface.SUM`), with whole numbers: a small model that has begun to write decimals never ends.
 
     Args:
         labels: names of the labels, in the order in which the model is to write them.
+        in_whole_percents: whole numbers that sum to 100.
     """
+    percentage = {"type": "integer" if in_whole_percents else "number", "minimum": 0, "maximum": 100}
     return {
         "type": "object",
-        "properties": {label: {"type": "number", "minimum": 0, "maximum": 100} for label in labels},
+        "properties": dict.fromkeys(labels, percentage),
         "required": list(labels),
         "additionalProperties": False,
+        **({SUM: 100} if in_whole_percents else {}),
     }
 
 

@@ -212,6 +212,27 @@ def test_a_local_model_that_answers_noise(tmp_path: Path) -> None:
     assert before == metrics_of(verbalize_run(config, silent))
 
 
+@pytest.mark.parametrize("source", ["local", "bundle"])
+def test_a_model_here_is_held_to_the_form(tmp_path: Path, source: str) -> None:
+    """Also one that answers noise: every answer is understood, and the calibrators have what they need."""
+    model = tiny_backbone(tmp_path / "model", max_position_embeddings=2048)
+    named = {"verbalize.model": model} if source == "local" else {"model.name_or_path": model}
+    settings = {"verbalize.source": source, "verbalize.guided": True, "verbalize.prompt": "direct", **named}
+    config = run_config(tmp_path, 200, **settings, **{"verbalize.max_rows": 30, "verbalize.temperature": 1.0})
+    if source == "bundle":
+        gather_sources(config, RunFolder(config.folder))
+        write_tiny_bundle(config)
+    folder = verbalize_run(config, silent)
+    metrics = metrics_of(folder)
+    assert metrics["parse_rate"] == 1
+    for name in METHODS:
+        assert metrics[name]["num_rows"] == 30
+        assert all(math.isfinite(metrics[name][metric]) for metric in CONTRACT)
+    assert metrics["label_tokens"]["num_rows"] == metrics["digit_expectation"]["num_rows"] == 30
+    for line in lines_of(folder / "predictions.jsonl"):
+        assert (line["raw_sum"], line["form"], line["fault"]) == (1.0, "json", None)
+
+
 def check_noise(folder: Path, heard: list[Event]) -> None:
     metrics = metrics_of(folder)
     assert metrics["parse_rate"] == 0

@@ -40,6 +40,7 @@ SOLE_IMPORTERS = {
         "clsgen_dist/chat/local_model.py",
         "clsgen_dist/engine/deepspeed.py",  # HfDeepSpeedConfig: how transformers is told to load in parts
     ),
+    "llguidance": ("clsgen_dist/chat/held.py",),
     "peft": (
         "clsgen_dist/model/",
         "clsgen_dist/data/tokens.py",

@@ -9,13 +9,14 @@ from collections import Counter
 
 import pytest
 
-from clsgen_dist.chat.interface import Completion, Request
+from clsgen_dist.chat.interface import SUM, Completion, Request
 from clsgen_dist.chat.remembered import RememberedChat, request_key
 from clsgen_dist.config.sections import Task
 from clsgen_dist.config.verbalize import Verbalize
 from clsgen_dist.errors import TeacherError
 from clsgen_dist.records import Row
 from clsgen_dist.verbalize.asking import ask_rows, distribution_request
+from clsgen_dist.verbalize.parsing import distribution_schema
 from clsgen_dist.verbalize.prompts import NUM_PARAPHRASES, rotated
 
 TASK = Task(question="Which one?", labels=["a", "b", "c"])
@@ -103,6 +104,17 @@ def test_a_guided_request_has_the_labels_in_the_order_shown(paraphrase: int) -> 
     content = request.messages[0]["content"]
     places = [content.index(f"- {label}\n") for label in labels]
     assert places == sorted(places)
+
+
+def test_an_endpoint_gets_no_keyword_of_ours() -> None:
+    """Those that are strict refuse a schema with one."""
+    asked = {
+        source: distribution_request(TASK, "words", Verbalize(source=source, prompt="direct", guided=True), 0).schema
+        for source in ("endpoint", "local", "bundle")
+    }
+    assert asked["local"] == asked["bundle"] == distribution_schema(["a", "b", "c"], in_whole_percents=True)
+    assert asked["endpoint"] == distribution_schema(["a", "b", "c"])
+    assert SUM not in distribution_schema(["a", "b", "c"])
 
 
 def test_without_guiding_there_is_no_schema() -> None:

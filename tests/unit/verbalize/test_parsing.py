@@ -448,3 +448,10 @@ def test_the_schema_wants_every_label_once_and_nothing_else() -> None:
     assert schema["additionalProperties"] is False
     assert all(value == {"type": "number", "minimum": 0, "maximum": 100} for value in schema["properties"].values())
     assert json.loads(json.dumps(schema)) == schema
+
+
+def test_a_model_on_this_machine_is_held_to_whole_percents_and_their_sum() -> None:
+    schema = distribution_schema(["no", "yes"], in_whole_percents=True)
+    assert list(schema["properties"]) == schema["required"] == ["no", "yes"]
+    assert all(value == {"type": "integer", "minimum": 0, "maximum": 100} for value in schema["properties"].values())
+    assert schema["x-sum"] == 100
