@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-#: about 5,700 words in 32 passages of many kinds: news, letters, stories, science, law, history, sport, cooking.
+#: About 5,600 words in 32 passages of many kinds: news, letters, stories, science, law, history, sport, cooking.
 GENERAL_TEXT = Path(__file__).with_name("general_text.txt")
 
 
