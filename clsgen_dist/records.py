@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,6 +80,72 @@ class Prediction:
     is_cut: bool
     is_free_cut: bool
     logits: list[float]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TextScore:
+    """What a text costs a language model: minus the log-likelihood of its tokens, summed, in nats.
+
+    Attributes:
+        id: of the row, or name of the passage.
+        num_tokens: tokens that were scored, at least one.
+        tuned: under the tuned model, or None where that was not asked for.
+        base: under the base model, or None where there is none.
+        kl: KL(base || tuned), summed over the scored positions, in nats; None where that was not asked for.
+    """
+
+    id: str
+    num_tokens: int
+    tuned: float | None
+    base: float | None
+    kl: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SwapScore:
+    """The words of one explanation after the verdict that they were written for, and after every other one.
+
+    Attributes:
+        id: of the row.
+        num_tokens: tokens of the words, at least one; the verdict is given and not counted.
+        own: number of the label whose verdict they were written for.
+        log_likelihoods: of the words after the verdict of each label under the tuned model, nats.
+    """
+
+    id: str
+    num_tokens: int
+    own: int
+    log_likelihoods: list[float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageScores:
+    """What the tuned model and its base say of given words; that of several ranks is put together by `merge`.
+
+    Attributes:
+        swaps: explanations that follow the head.
+        references: explanations that rows brought along, after the verdict of the row's label.
+        free: explanations that the model wrote when it was left alone, under the base model; empty without one.
+        general: passages of general text.
+        no_base: why there is no base model, or None where there is one.
+    """
+
+    swaps: list[SwapScore]
+    references: list[TextScore]
+    free: list[TextScore]
+    general: list[TextScore]
+    no_base: str | None
+
+    @classmethod
+    def merge(cls, parts: Sequence[LanguageScores]) -> LanguageScores:
+        """The scores of all parts; at least one part, all of the same model."""
+        return cls(
+            swaps=[score for part in parts for score in part.swaps],
+            references=[score for part in parts for score in part.references],
+            free=[score for part in parts for score in part.free],
+            general=[score for part in parts for score in part.general],
+            no_base=parts[0].no_base,
+        )
 
 
 def group_name(id: str, group: str | None) -> str:

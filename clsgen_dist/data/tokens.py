@@ -101,8 +101,10 @@ class RowTokenizer:
         before, after = prompts.split_frame(frame)
         self._before = self._ids([before])[0]
         self._after = self._ids([after])[0]
-        if not tokenizer.chat_template and tokenizer.bos_token_id is not None and _adds_bos(tokenizer):
-            self._before = [tokenizer.bos_token_id, *self._before]
+        # What opens every text of a tokenizer; a chat template writes it by itself.
+        self.bos = tokenizer.bos_token_id if tokenizer.bos_token_id is not None and _adds_bos(tokenizer) else None
+        if not tokenizer.chat_template and self.bos is not None:
+            self._before = [self.bos, *self._before]
         if len(self._before) + len(self._after) >= max_prompt_tokens:
             raise DataError(
                 f"the prompt without any text has {len(self._before) + len(self._after)} tokens, "
@@ -125,7 +127,7 @@ class RowTokenizer:
 
     def encode_rows(self, rows: list[Row]) -> list[TokenizedRow]:
         """Ids of some rows. A row without explanation has no completion; one without label opens without verdict."""
-        explanations = self._ids([" " + row.explanation if row.explanation else "" for row in rows], as_data=True)
+        explanations = self.encode_words([row.explanation or "" for row in rows])
         encoded = []
         for row, prompt, explanation in zip(
             rows, self.encode_prompts([r.text for r in rows]), explanations, strict=True
@@ -136,6 +138,15 @@ class RowTokenizer:
             num_unscored = int(bool(completion) and row.label is None)
             encoded.append(TokenizedRow(np.array(prompt), np.array(completion, dtype=np.int64), label, num_unscored))
         return encoded
+
+    def encode_words(self, explanations: list[str]) -> list[list[int]]:
+        """Ids of explanations as they stand after a verdict, without EOS and uncut; none where there are no words."""
+        return self._ids([" " + words if words else "" for words in explanations], as_data=True)
+
+    def encode_plain(self, texts: list[str]) -> list[list[int]]:
+        """Ids of texts that answer no prompt, each after BOS where the tokenizer puts one there."""
+        opening = [self.bos] if self.bos is not None else []
+        return [opening + ids for ids in self._ids(texts, as_data=True)]
 
     def decode(self, ids: list[int]) -> str:
         """The words of generated ids, without special tokens."""

@@ -106,3 +106,38 @@ def share_interval(
         counted_R = times_RG @ counted_G
         samples.append(transform(times_RG @ hit_G / np.where(counted_R > 0, counted_R, np.nan)))
     return percentile_interval(np.concatenate(samples))
+
+
+def ratio_interval(
+    numerator_N: npt.ArrayLike,
+    denominator_N: npt.ArrayLike,
+    group_N: IntArray,
+    *,
+    num_bootstrap: int,
+    seed: int,
+) -> list[float] | None:
+    """95 % interval of the sum of one number of each row over the sum of another, as nats over tokens.
+
+    Args:
+        numerator_N: a number of each row.
+        denominator_N: a number of each row, above 0.
+        group_N: number of each row's group, 0 to G - 1.
+        num_bootstrap: resamples.
+        seed: seed of the resamples.
+
+    Returns:
+        [low, high], or None where all rows are of one group, which resampling cannot vary.
+    """
+    numerator_G, denominator_G = (
+        np.bincount(group_N, weights=np.asarray(values, dtype=np.float64)) for values in (numerator_N, denominator_N)
+    )
+    if len(numerator_G) < 2:
+        return None
+    return percentile_interval(
+        np.concatenate(
+            [
+                times_RG @ numerator_G / (times_RG @ denominator_G)
+                for times_RG in draw_groups(group_N, num_bootstrap=num_bootstrap, seed=seed)
+            ]
+        )
+    )

@@ -57,6 +57,22 @@ def test_a_row_is_prompt_verdict_explanation_and_end() -> None:
     assert encoded.completion[: len(tokenizer.verdicts[1])].tolist() == tokenizer.verdicts[1]
 
 
+def test_words_alone_are_those_of_a_completion_between_verdict_and_end() -> None:
+    tokenizer = make()
+    completion = encode(tokenizer).completion.tolist()
+    assert tokenizer.encode_words(["A fever.", ""]) == [completion[len(tokenizer.verdicts[1]) : -1], []]
+    assert tokenizer.encode_words(["fever " * 200])[0][-1:] != [EOS]
+    assert len(tokenizer.encode_words(["fever " * 200])[0]) > 32, "uncut"
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_a_text_that_answers_no_prompt_opens_as_every_text_of_its_tokenizer(chat: bool) -> None:
+    with_bos, without = make(tiny_tokenizer(bos=True, chat=chat)), make(tiny_tokenizer(chat=chat))
+    assert [words(with_bos, ids) for ids in with_bos.encode_plain(["old man", "a</s>"])] == ["<s>old man", "<s>a</s>"]
+    assert words(without, without.encode_plain(["old man"])[0]) == "old man"
+    assert EOS not in with_bos.encode_plain(["a</s>"])[0]
+
+
 def test_a_row_without_an_explanation_has_nothing_to_write() -> None:
     encoded = encode(make(), explanation=None)
     assert (len(encoded.completion), encoded.label, encoded.num_unscored) == (0, 1, 0)

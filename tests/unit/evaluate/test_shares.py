@@ -5,7 +5,7 @@ import pytest
 
 from clsgen_dist.evaluate import shares
 from clsgen_dist.evaluate.resampling import number_groups
-from clsgen_dist.evaluate.shares import draw_groups, percentile_interval, share_interval
+from clsgen_dist.evaluate.shares import draw_groups, percentile_interval, ratio_interval, share_interval
 
 
 def test_a_resample_draws_as_many_groups_as_there_are_and_blocks_change_nothing(
@@ -65,3 +65,19 @@ def test_percentiles_leave_out_what_is_undefined_and_do_not_invent_bounds() -> N
     assert percentile_interval([*range(99), np.inf]) is not None
     assert percentile_interval([*range(90), *[np.inf] * 10]) is None
     assert percentile_interval([-np.inf] * 10 + [0.0] * 90) is None
+
+
+def test_a_ratio_of_sums_agrees_with_copying_the_rows_of_each_drawn_group() -> None:
+    generator = np.random.default_rng(0)
+    above, below = generator.normal(size=60), generator.uniform(1, 5, size=60)
+    group = np.concatenate([np.arange(20), generator.integers(0, 20, 40)])
+    slow = []
+    for groups in np.random.default_rng(5).integers(0, 20, size=(300, 20)):
+        rows = np.concatenate([np.flatnonzero(group == g) for g in groups])
+        slow.append(above[rows].sum() / below[rows].sum())
+    fast = ratio_interval(above, below, group, num_bootstrap=300, seed=5)
+    assert fast == pytest.approx(np.percentile(slow, [2.5, 97.5]), abs=1e-12)
+
+
+def test_a_ratio_of_one_group_has_no_interval() -> None:
+    assert ratio_interval([1.0, 2.0], [1.0, 1.0], np.zeros(2, dtype=np.int64), num_bootstrap=10, seed=0) is None
