@@ -18,6 +18,7 @@ from clsgen_dist.data.unseen import read_unseen
 from clsgen_dist.engine.collectives import Ranks
 from clsgen_dist.errors import ConfigError
 from clsgen_dist.evaluate.evaluation import evaluate
+from clsgen_dist.evaluate.general_text import general_passages
 from clsgen_dist.evaluate.judge import Judge
 from clsgen_dist.evaluate.plots import write_plots
 from clsgen_dist.evaluate.reading import Reading, Unavailable, read_verdicts, read_words
@@ -26,8 +27,9 @@ from clsgen_dist.evaluate.text_reader import fit_text_reader
 from clsgen_dist.integrity import write_json
 from clsgen_dist.predict.files import write_predictions
 from clsgen_dist.predict.predictor import Predictor
+from clsgen_dist.predict.probing import score_language
 from clsgen_dist.progress import Event, Listener
-from clsgen_dist.records import EvaluateRequest, Prediction, Row, group_name
+from clsgen_dist.records import EvaluateRequest, LanguageScores, Prediction, Row, group_name
 from clsgen_dist.sealed import read_decision, read_manifest
 
 
@@ -103,11 +105,14 @@ def assess(
     predictions = predict_rows(
         bundle, rows, config.predict, ranks, listener, stage="evaluate", num_explained=num_explained, free=True
     )
+    reason = cannot_measure(rows)
+    asks_language = not reason and config.evaluate.max_language_rows > 0
+    scores = _score(bundle, rows, predictions, config, ranks, listener) if asks_language else None
     if not ranks.leads:
         return None
     _clear(place)
     write_predictions(place / "predictions.jsonl", predictions)
-    if reason := cannot_measure(rows):
+    if reason:
         listener(Event("evaluate", len(rows), len(rows), f"predicted only: {reason}"))
         return None
     metrics = evaluate(
@@ -116,8 +121,8 @@ def assess(
         labels=bundle.task.labels,
         threshold=bundle.threshold,
         calibrated=not bundle.calibrator.is_identity,
-        language={},
         read=_read(bundle, predictions, config, taught, place.with_name("judge.sqlite"), listener),
+        scores=scores,
         costs=config.evaluate.costs,
         sure_probability=config.evaluate.sure_probability,
         num_bootstrap=config.evaluate.num_bootstrap,
@@ -138,6 +143,29 @@ def assess(
     decision = {**found, "calibrator": bundle.calibrator.to_json()}
     write_report(place / "report.html", metrics, predictions, rows, pictures, facts, decision)
     return metrics
+
+
+def _score(
+    bundle: Bundle,
+    rows: Sequence[Row],
+    predictions: Sequence[Prediction],
+    config: AssessSettings,
+    ranks: Ranks,
+    listener: Listener,
+) -> LanguageScores:
+    """What the tuned model and its base say of explanations and general text, each rank its share; all ranks get it."""
+    mine = slice(ranks.rank, None, ranks.world_size)
+    most = config.evaluate.max_language_rows
+    part = score_language(
+        bundle,
+        rows[:most][mine],
+        predictions[:most][mine],
+        general_passages()[mine],
+        token_budget=config.predict.token_budget,
+        device=ranks.device,
+        on_progress=lambda done, total: listener(Event("language", done, total)),
+    )
+    return LanguageScores.merge(ranks.gather(part))
 
 
 def _read(

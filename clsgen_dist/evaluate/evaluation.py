@@ -5,7 +5,6 @@ Shape legend: N rows, K labels.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -22,9 +21,10 @@ from clsgen_dist.evaluate.decisions import decision_metrics
 from clsgen_dist.evaluate.intervals import bootstrap_intervals
 from clsgen_dist.evaluate.metrics import probability_metrics
 from clsgen_dist.evaluate.parts import describe_parts
-from clsgen_dist.evaluate.reading import Reading, Unavailable, describe_readings
+from clsgen_dist.evaluate.reading import Reading, Unavailable
 from clsgen_dist.evaluate.selective import answer_when_sure
-from clsgen_dist.records import UNLABELLED, Prediction, Row
+from clsgen_dist.evaluate.words import describe_words
+from clsgen_dist.records import UNLABELLED, LanguageScores, Prediction, Row
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -41,13 +41,13 @@ def evaluate(
     labels: list[str],
     threshold: float | None,
     calibrated: bool,
-    language: dict[str, float],
     costs: Sequence[Sequence[float]] | None,
     sure_probability: float,
     num_bootstrap: int,
     num_bins: int,
     seed: int,
     read: Mapping[str, Reading | Unavailable] | None = None,
+    scores: LanguageScores | None = None,
 ) -> dict[str, Any]:
     """The content of `metrics.json`.
 
@@ -57,29 +57,27 @@ def evaluate(
     Args:
         threshold: operating threshold of the last label of two; None: the largest probability decides.
         calibrated: whether a calibrator was fitted.
-        language: metrics of the generated language, taken over as they are.
         costs: cost of deciding on the column's label where the line's label is the true one, or None.
         sure_probability: largest probability from which an answer counts as sure.
         num_bootstrap, num_bins: resamples behind each interval (drawn with `seed`), bins of the calibration errors.
         read: by name of the reader, which label each explanation argues for, in the order of the predictions.
+        scores: what the tuned model and its base say of explanations and general text, or None.
 
     Returns:
         num_rows, num_labelled_rows, num_groups, labels, is_calibrated, threshold; raw and calibrated: the numbers of
         `probability_metrics`, `calibration_metrics` and `null_ece` with their intervals; decisions: `decision_metrics`
         of the calibrated probabilities, answer_when_sure, and confusion: labelled rows by true label (line) and
-        decision (column); subgroups: `describe_parts`; explanation: `describe_readings`; language; and bayes where
+        decision (column); subgroups: `describe_parts`; explanation and language: `describe_words`; and bayes where
         every row has a true probability (two labels only): what the generating probability itself scores, and the
         mean |p - true p| of the last label before and after calibration, on labelled rows.
 
     Raises:
         ConfigError: costs or sure_probability cannot be.
         DataError: predictions do not fit the rows, or metrics are undefined (no labels, one label, one group).
-        NumericsError: a probability is not one, a prediction does not follow from the threshold, or a metric of the
-            language is NaN or infinite.
+        NumericsError: a probability is not one, or a prediction does not follow from the threshold.
     """
     columns = to_columns(predictions, rows, labels)
     _check_decisions(columns, threshold)
-    _check_finite(language)
     known_N = columns.label_N != UNLABELLED
     truth_N, group_N = columns.label_N[known_N], columns.group_N[known_N]
     resampling: dict[str, int] = {"num_bootstrap": num_bootstrap, "seed": seed}
@@ -95,6 +93,7 @@ def evaluate(
 
     raw_NK, probability_NK = columns.raw_probability_NK[known_N], columns.probability_NK[known_N]
     answered = (probability_NK, truth_N)
+    explanation, language = describe_words(predictions, rows, columns, read or {}, scores, **resampling)
     content: dict[str, Any] = {
         "num_rows": len(predictions),
         "num_labelled_rows": int(known_N.sum()),
@@ -110,8 +109,8 @@ def evaluate(
             "confusion": count_confusions(predictions, labels).num_rows_KK.tolist(),
         },
         "subgroups": describe_parts(columns, num_bins=num_bins, **resampling),
-        "explanation": describe_readings(columns, read or {}, **resampling),
-        "language": dict(language),
+        "explanation": explanation,
+        "language": language,
     }
     if columns.true_probability_N is not None and len(labels) == 2:
         content["bayes"] = _bayes(columns, columns.true_probability_N, known_N, num_bins)
@@ -132,12 +131,6 @@ def _check_decisions(columns: Columns, threshold: float | None) -> None:
             f"evaluation: {num_wrong} of {len(expected_N)} predictions do not follow from their probabilities and the "
             f"threshold {threshold}; predict again with the bundle that holds this threshold"
         )
-
-
-def _check_finite(language: dict[str, float]) -> None:
-    for name, value in language.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise NumericsError(f"evaluation: language.{name} is {value}, expected a finite number")
 
 
 def _bayes(columns: Columns, true_probability_N: FloatArray, known_N: BoolArray, num_bins: int) -> dict[str, float]:

@@ -18,7 +18,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.special import log_softmax
 from torch.nn import functional
 
 from clsgen_dist.errors import BundleError, NumericsError
@@ -208,40 +207,6 @@ def batches(continuations: Sequence[Continuation], token_budget: int) -> Iterato
             prompt_width, width = longest_prompt, longest
     if batch:
         yield batch
-
-
-def verdict_log_probabilities(
-    scorer: Scorer,
-    prompts: Sequence[Sequence[int]],
-    verdicts: Sequence[Sequence[int]],
-    *,
-    base: bool = False,
-    on_progress: Callable[[int], None] = lambda num_continuations: None,
-) -> npt.NDArray[np.float64]:
-    """Log-probability of each label as the verdict that the language model opens with.
-
-    A label's share of what the model gives to all verdicts, each the product over the tokens of its verdict, so that
-    a long label name is no disadvantage beyond what the model itself says. Where a template lets one verdict open
-    another ("no", "no finding"), the short one is given the probability of the long one, too; the default template
-    ends verdicts with a full stop, so that none does.
-
-    Args:
-        scorer: the model.
-        prompts: ids, as `RowTokenizer.encode_prompts` gives them.
-        verdicts: ids of each label's verdict, as `RowTokenizer.verdicts`.
-        base: under the base model.
-        on_progress: told how many verdicts a batch has finished.
-
-    Returns:
-        (N, K) fp64; the exponentials of a row sum to 1.
-
-    Raises:
-        BundleError, NumericsError: as `Scorer.score`.
-    """
-    asked = [Continuation(prompt, verdict) for prompt in prompts for verdict in verdicts]
-    scores = scorer.score(asked, base=base, on_progress=on_progress)
-    likelihood_NK = np.array([score.log_likelihood for score in scores]).reshape(len(prompts), len(verdicts))
-    return np.asarray(log_softmax(likelihood_NK, axis=1), dtype=np.float64)
 
 
 def _compared(tuned_NV: torch.Tensor, base_NV: torch.Tensor, target_N: torch.Tensor) -> torch.Tensor:

@@ -57,19 +57,19 @@ def simulate_split(num_rows: int, labels: list[str], *, threshold: float | None,
 
 
 def metrics_of(split: Split, labels: list[str], threshold: float | None) -> dict[str, Any]:
-    """The content of metrics.json, as far as it needs no model."""
-    return evaluate(
+    """The content of metrics.json, with numbers of the language that no model said."""
+    metrics = evaluate(
         *split,
         labels=labels,
         threshold=threshold,
         calibrated=True,
-        language={"distinct_2": 0.512, "num_words": 12, "reference_explanation_nll": 1.25},
         costs=None,
         sure_probability=0.9,
         num_bootstrap=100,
         num_bins=10,
         seed=0,
     )
+    return metrics | {"language": {"distinct_2": 0.512, "num_words": 12, "reference_explanation_nll": 1.25}}
 
 
 def draw(folder: Path, split: Split, labels: list[str], threshold: float | None) -> dict[str, Path]:

@@ -49,7 +49,6 @@ def measure(labels: list[str], threshold: float | None, *, sure_probability: flo
         labels=labels,
         threshold=threshold,
         calibrated=False,
-        language={"reference_explanation_nll": 1.5},
         costs=[[0.0 if i == j else 1.0 for j in range(len(labels))] for i in range(len(labels))],
         sure_probability=sure_probability,
         num_bootstrap=100,

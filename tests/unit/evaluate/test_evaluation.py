@@ -18,7 +18,7 @@ from clsgen_dist.evaluate.evaluation import evaluate
 from clsgen_dist.evaluate.metrics import probability_metrics
 from clsgen_dist.evaluate.reading import Unavailable, read_verdicts
 from clsgen_dist.integrity import write_json
-from clsgen_dist.records import Prediction, Row
+from clsgen_dist.records import LanguageScores, Prediction, Row, SwapScore, TextScore
 
 Split = tuple[list[Prediction], list[Row]]
 
@@ -30,7 +30,6 @@ def measure(split: Split, labels: list[str] = NO_YES, **change: Any) -> dict[str
         "labels": labels,
         "threshold": 0.4 if len(labels) == 2 else None,
         "calibrated": True,
-        "language": {"distinct_2": 0.5},
         "costs": None,
         "sure_probability": 0.9,
         "num_bootstrap": 100,
@@ -55,10 +54,29 @@ def test_the_contract_of_metrics_json_holds(split: Split) -> None:
             assert low <= high
     assert {"kappa", "auroc_alignment", "coverage", "unparsed"} <= set(found["explanation"])
     assert found["threshold"] == 0.4
-    assert found["language"] == {"distinct_2": 0.5}
+    assert found["language"] == {}
     assert (found["num_rows"], found["num_labelled_rows"], found["num_groups"]) == (400, 360, 200)
     assert found["labels"] == NO_YES
     assert found["is_calibrated"] is True
+
+
+def test_words_are_measured_with_what_the_models_say_of_them(split: Split) -> None:
+    predictions, rows = split
+    explained = [p for p in predictions if p.explanation]
+    swaps = [SwapScore(id=p.id, num_tokens=4, own=0, log_likelihoods=[-6.0, -8.0]) for p in explained[:30]]
+    general = [TextScore(id=name, num_tokens=10, tuned=33.0, base=30.0, kl=2.0) for name in ("a", "b")]
+    scores = LanguageScores(swaps=swaps, references=[], free=[], general=general, no_base=None)
+    found = measure(split, scores=scores)
+    words, language = found["explanation"], found["language"]
+    assert words["form"]["conditioned"]["num_rows"] == len(explained)
+    assert words["form"]["free"]["rep_4"] == language["free_rep_4"]
+    assert words["faithfulness"]["mean_log_ratio"] == pytest.approx(0.5)
+    assert words["references"] is None
+    assert language["general_text_change"] == pytest.approx(0.1)
+    assert language["general_text_kl"] == pytest.approx(0.2)
+    written = [replace(row, explanation="Because of 1.") for row in rows]
+    assert measure((predictions, written))["explanation"]["references"]["num_rows"] > 0
+    assert measure(split)["explanation"]["faithfulness"] is None
 
 
 def test_confusions_are_counted_as_decided(split: Split) -> None:
@@ -268,8 +286,6 @@ def test_predictions_of_another_threshold_are_refused(split: Split) -> None:
 
 
 def test_numbers_that_are_none_are_refused(split: Split, tmp_path: Path) -> None:
-    with pytest.raises(NumericsError, match=r"language\.distinct_2 is nan"):
-        measure(split, language={"distinct_2": math.nan})
     with pytest.raises(NumericsError, match="NaN or infinite"):
         write_json(tmp_path / "m.json", {"a": math.inf})
     assert list(tmp_path.iterdir()) == []

@@ -176,7 +176,7 @@ def test_the_page_says_what_decisions_bring(page: str, split: Split, tmp_path: P
 
 
 def evaluate_with_costs(split: Split) -> dict[str, Any]:
-    settings: dict[str, Any] = {"threshold": 0.4, "calibrated": True, "language": {}, "sure_probability": 0.9}
+    settings: dict[str, Any] = {"threshold": 0.4, "calibrated": True, "sure_probability": 0.9}
     settings |= {"num_bootstrap": 100, "num_bins": 10, "seed": 0, "costs": [[0.0, 1.0], [3.0, 0.0]]}
     decisions: dict[str, Any] = evaluate(*split, labels=NO_YES, **settings)["decisions"]
     return decisions
@@ -278,7 +278,7 @@ def test_what_was_measured_of_explanations_and_language_is_said(split: Split, tm
 
 def test_parts_that_nobody_measured_are_left_out(page: str) -> None:
     text = parse(page).text
-    for title in ("Contradictions by confidence", "How they are written", "hang on the verdict", "by people"):
+    for title in ("Contradictions by confidence", "hang on the verdict", "by people"):
         assert title not in text
     assert "Nothing to compare with" not in text
 

@@ -15,7 +15,7 @@ NO_YES = ["no", "yes"]
 @pytest.mark.parametrize("prior_differs", [False, True])
 def test_each_topic_that_was_measured_has_its_line(make_split: Callable[..., Split], prior_differs: bool) -> None:
     predictions, rows = make_split(200, NO_YES, threshold=0.4)
-    settings = {"threshold": 0.4, "calibrated": True, "language": {}, "costs": None, "sure_probability": 0.9}
+    settings = {"threshold": 0.4, "calibrated": True, "costs": None, "sure_probability": 0.9}
     metrics = evaluate(predictions, rows, labels=NO_YES, num_bootstrap=100, num_bins=10, seed=0, **settings)
     confusion = count_confusions(predictions, NO_YES)
     said = dict(say_summary(metrics, confusion, prior_differs))

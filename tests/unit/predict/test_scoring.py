@@ -14,7 +14,7 @@ from torch.nn import functional
 from clsgen_dist.errors import BundleError, NumericsError
 from clsgen_dist.model.dual_head import DualHead
 from clsgen_dist.predict import scoring
-from clsgen_dist.predict.scoring import Comparison, Continuation, Score, Scorer, batches, verdict_log_probabilities
+from clsgen_dist.predict.scoring import Comparison, Continuation, Score, Scorer, batches
 from tests.support.tiny import FAMILIES, WINDOW, tiny_dual
 
 CPU = torch.device("cpu")
@@ -202,22 +202,6 @@ def test_progress_counts_every_continuation() -> None:
     scorer(dual(), 100).score(asked(), on_progress=heard.append)
     assert sum(heard) == len(asked())
     assert len(heard) > 2
-
-
-@pytest.mark.parametrize("base", [False, True])
-def test_verdicts_share_the_probability_of_their_tokens(base: bool) -> None:
-    prompts: list[list[int]] = [[5, 6, 7, 8], [9, 10], [11, 12, 13, 14, 15, 16]]
-    verdicts = [[20], [21, 22, 23], [24, 25]]
-    found = verdict_log_probabilities(scorer(dual()), prompts, verdicts, base=base)
-    assert found.shape == (3, 3)
-    assert np.exp(found).sum(axis=1) == pytest.approx(np.ones(3))
-    for row, prompt in zip(found, prompts, strict=True):
-        raw = [by_transformers(dual(), Continuation(prompt, v), base=base).log_likelihood for v in verdicts]
-        assert row == pytest.approx(np.array(raw) - np.log(np.exp(raw).sum()), rel=1e-4)
-
-
-def test_verdicts_of_no_rows() -> None:
-    assert verdict_log_probabilities(scorer(dual()), [], [[20], [21]]).shape == (0, 2)
 
 
 def test_comparison_is_plain_numbers() -> None:
