@@ -40,7 +40,17 @@ from clsgen_dist.integrity import fingerprint, read_json, write_json
 from clsgen_dist.model.build import DTYPES, add_new_adapter, load_backbone, read_backbone_config
 from clsgen_dist.model.dual_head import DualHead
 from clsgen_dist.model.heads import ClassificationHead
-from clsgen_dist.sealed import FORMAT, Decision, read_decision, read_manifest, seal, set_decision
+from clsgen_dist.sealed import (
+    FORMAT,
+    HEAD,
+    PROBABILITY,
+    VERDICT,
+    Decision,
+    read_decision,
+    read_manifest,
+    seal,
+    set_decision,
+)
 
 _COLUMNS = ("text_column", "text_template", "label_column", "label_map", "id_column", "group_column")
 
@@ -66,6 +76,11 @@ class Bundle:
     tokenizer: RowTokenizer
     calibrator: Calibrator
     threshold: float | None
+
+    @property
+    def reads_verdicts(self) -> bool:
+        """Whether the model's own words give the probabilities, as of a bundle whose head learned nothing."""
+        return self.manifest.get(PROBABILITY) == VERDICT
 
 
 def write_bundle(
@@ -118,6 +133,7 @@ def write_bundle(
         },
         "lora": config.model.lora.model_dump(mode="json") if config.model.lora else None,
         "precision": config.train.precision,
+        PROBABILITY: VERDICT if config.objective.w_cls == 0 else HEAD,
         "attention": config.model.attention,
         "max_prompt_tokens": config.data.max_prompt_tokens,
         "max_explanation_tokens": config.data.max_explanation_tokens,

@@ -54,6 +54,7 @@ class RunObserver:
 
     def __init__(self, config: RunConfig, num_rows: int, tracker: MlflowTracker, listener: Listener) -> None:
         self._train = config.train
+        self._has_head = config.objective.w_cls > 0
         self._num_steps = schedule.total_steps(config.train, num_rows)
         self._tracker = tracker
         self._listener = listener
@@ -72,6 +73,8 @@ class RunObserver:
             "train/tokens_seen": state.tokens_seen,
             "train/peak_memory_mib": peak_memory_mib(),
         }
+        if not self._has_head:
+            del numbers["train/loss_cls"]  # of weights that nobody trains
         self._tracker.log_metrics(numbers, step=state.step)
         if schedule.is_due(state.step, self._train.checkpoint_steps, self._num_steps):
             self._tracker.flush()  # a step that a checkpoint holds is never taken, and so never told, again

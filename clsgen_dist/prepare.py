@@ -104,8 +104,13 @@ def _refuse_what_stands(config: RunConfig, folder: RunFolder) -> None:
 
 
 def _check_reasons(config: RunConfig, folder: RunFolder) -> None:
-    num_explained = json.loads(folder.manifest.read_text(encoding="utf-8"))["splits"]["train"]["num_explained"]
-    if config.objective.w_gen + config.objective.kl_weight > 0 and num_explained == 0:
+    splits = json.loads(folder.manifest.read_text(encoding="utf-8"))["splits"]
+    if config.objective.w_cls == 0 and splits["validation"]["num_explained"] == 0:
+        raise DataError(
+            "no validation row has a reason while objective.w_cls is 0: without a head, the best step is chosen by the "
+            "words alone; give reasons of validation rows, or objective.w_cls above 0"
+        )
+    if config.objective.w_gen + config.objective.kl_weight > 0 and splits["train"]["num_explained"] == 0:
         raise DataError(
             f"the {config.explain.teacher} teacher has a reason for no training row while objective.w_gen > 0; see "
             "explained/explain_report.html, and take another teacher or other explain.checks"

@@ -63,7 +63,8 @@ class Prediction:
         free_verdict: label that the model writes when it is left alone; None where that is no label at all.
         free_explanation: what it writes then, after that verdict, if any; None where nobody asked.
         is_cut, is_free_cut: whether the explanation, and the free one, met the limit of tokens before its end.
-        logits: head logits, one a label, in the order of `task.labels`.
+        logits: head logits, or log-likelihoods of the verdicts where no head was trained, one a label, in the order of
+            `task.labels`.
     """
 
     id: str

@@ -23,6 +23,9 @@ MANIFEST = "manifest.json"
 CALIBRATOR = "calibrator.json"
 #: Where the manifest holds the hash of a calibrator that is being exchanged.
 _COMING = "coming_calibrator_sha256"
+#: What a manifest says of where probabilities come from: the classification head, or the words of the verdicts. Absent
+#: from bundles that were written before there was a choice; those have heads.
+PROBABILITY, HEAD, VERDICT = "probability", "head", "verdict"
 SAFE = {".json", ".safetensors", ".txt", ".model", ".jinja", ".md"}
 
 
@@ -140,6 +143,8 @@ def model_hash(manifest: Mapping[str, Any]) -> str:
     """sha256 over all that decides a bundle's logits: weights, base model, task, tokenizer, limits of a prompt."""
     files = {name: digest for name, digest in manifest["files"].items() if name != CALIBRATOR}
     decisive = {name: manifest.get(name) for name in ("base", "lora", "precision", "max_prompt_tokens")}
+    if manifest.get(PROBABILITY) == VERDICT:  # only then, so that the calibrators of older bundles still fit
+        decisive[PROBABILITY] = VERDICT
     # Where the base model lies says nothing of what it is.
     decisive["base"] = {key: value for key, value in (manifest.get("base") or {}).items() if key != "name_or_path"}
     return hashlib.sha256(json.dumps([files, decisive], sort_keys=True).encode()).hexdigest()

@@ -21,7 +21,7 @@ from clsgen_dist.config.folder import RunFolder
 from clsgen_dist.config.run import RunConfig
 from clsgen_dist.data.splits import text_hash
 from clsgen_dist.data.store import stored_rows
-from clsgen_dist.data.tokens import TokenizedSplit
+from clsgen_dist.data.tokens import TokenizedSplit, load_tokenizer, row_tokenizer
 from clsgen_dist.engine.checkpoint import load_newest, save_checkpoint
 from clsgen_dist.engine.collectives import Ranks
 from clsgen_dist.engine.deepspeed import Engine, partitioned_loading
@@ -36,6 +36,7 @@ from clsgen_dist.train import schedule
 from clsgen_dist.train.loop import Events, train
 from clsgen_dist.train.state import TrainState
 from clsgen_dist.train.step import Stepper, Validation, validate
+from clsgen_dist.train.verdicts import read_verdicts
 
 #: Largest difference that a reloaded model may show in a probability, by precision. In bf16 the same sum in another
 #: order differs in the third digit.
@@ -61,8 +62,6 @@ def train_bundle(config: RunConfig, folder: RunFolder, base: str, ranks: Ranks, 
     num_steps = schedule.total_steps(config.train, len(split))
     interval = schedule.validation_interval(config.train, num_steps)
     weights = _loss_weights(config, split)
-    # Flash attention skips what stands between packed rows; the other kernels only mask it.
-    one_line = config.model.attention == "flash_attention_2"
     with _engine(config, folder, base, ranks) as engine:
         stepper = Stepper(
             engine,
@@ -72,7 +71,7 @@ def train_bundle(config: RunConfig, folder: RunFolder, base: str, ranks: Ranks, 
             seed=config.run.seed,
             global_batch=config.train.global_batch,
             token_budget=config.train.token_budget,
-            one_line=one_line,
+            one_line=_one_line(config),
             factors=lambda step: schedule.learning_rate_factors(config.train, step, num_steps),
             name_rows=lambda rows: _row_ids(folder.rows("train"), rows),
         )
@@ -80,15 +79,7 @@ def train_bundle(config: RunConfig, folder: RunFolder, base: str, ranks: Ranks, 
             TrainState(**(load_newest(engine, ranks, folder.checkpoints) or {})),
             num_steps,
             run_step=stepper.run,
-            validate=lambda: validate(
-                engine,
-                ranks,
-                looked_at,
-                weights,
-                max_rows=config.train.max_validation_rows,
-                token_budget=config.train.token_budget,
-                one_line=one_line,
-            ),
+            validate=lambda: _look(config, base, engine, ranks, looked_at, weights),
             keep_best=lambda state, validation: _keep_best(engine, ranks, folder.best, state, validation),
             save=lambda state: _save(engine, ranks, folder, state, config.train.keep_checkpoints),
             validation_due=lambda step: schedule.is_due(step, interval, num_steps),
@@ -98,6 +89,24 @@ def train_bundle(config: RunConfig, folder: RunFolder, base: str, ranks: Ranks, 
     if ranks.leads:
         _write_and_verify(config, folder, base, ranks.device)
     ranks.barrier()
+
+
+def _look(
+    config: RunConfig, base: str, engine: Engine, ranks: Ranks, split: TokenizedSplit, weights: Weights
+) -> Validation:
+    """A look at validation rows, through the head or, where none is trained, through the words of the verdicts."""
+    one_line, token_budget = _one_line(config), config.train.token_budget
+    most = config.train.max_validation_rows
+    found = validate(engine, ranks, split, weights, max_rows=most, token_budget=token_budget, one_line=one_line)
+    if weights.w_cls > 0:
+        return found
+    verdicts = row_tokenizer(load_tokenizer(config.model, base), config.task, config.data).verdicts
+    return read_verdicts(engine, ranks, split, verdicts, found, token_budget=token_budget, one_line=one_line)
+
+
+def _one_line(config: RunConfig) -> bool:
+    """Flash attention skips what stands between packed rows; the other kernels only mask it."""
+    return config.model.attention == "flash_attention_2"
 
 
 def _is_finished(folder: RunFolder) -> bool:

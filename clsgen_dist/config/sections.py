@@ -155,7 +155,11 @@ class Model(Section):
 
 
 class Objective(Section):
-    w_cls: Weight = Field(1.0, description="weight of the classification loss, nats a row")
+    w_cls: Weight = Field(
+        1.0,
+        description="weight of the classification loss, nats a row; 0: no head is trained, and the likelihoods of the "
+        "verdicts in the model's own words give the probabilities",
+    )
     w_gen: Weight = Field(1.0, description="weight of the language-model loss, nats a token")
     kl_weight: Weight = Field(0.0, description="weight of KL(base || tuned) on explanation tokens, nats a token")
     label_smoothing: float = Field(0.0, ge=0.0, lt=1.0, description="mass that the true label gives to all labels")

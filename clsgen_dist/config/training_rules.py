@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from clsgen_dist.config.rule import Rule
+
+if TYPE_CHECKING:
+    from clsgen_dist.config.run import RunConfig
 
 
 def _names(target_modules: str | list[str]) -> list[str]:
     return [target_modules] if isinstance(target_modules, str) else target_modules
+
+
+def _of_the_head(config: RunConfig) -> list[str]:
+    """Settings that somebody set and only a head has a use for."""
+    found = {
+        "objective.class_weights": config.objective.class_weights is not None,
+        "objective.label_smoothing": config.objective.label_smoothing > 0,
+        "train.head_warmup_steps": config.train.head_warmup_steps > 0,
+    }
+    return [name for name, is_set in found.items() if is_set]
+
+
+def _verdicts_nest(config: RunConfig) -> bool:
+    """Whether a label's verdict begins with that of another label."""
+    verdicts = [config.task.verdict_template.replace("{label}", label) for label in config.task.labels]
+    return any(one is not other and one.startswith(other) for one in verdicts for other in verdicts)
 
 
 TRAINING_RULES = (
@@ -96,9 +117,21 @@ TRAINING_RULES = (
     ),
     Rule(
         ("objective", "w_cls"),
-        "objective.w_cls 0",
-        "the head would stay random, and its probability with it",
-        lambda c: c.objective.w_cls == 0,
+        "objective.w_cls and objective.w_gen both 0",
+        "neither a head nor words would be learned, and a probability comes from one of them",
+        lambda c: c.objective.w_cls == 0 and c.objective.w_gen == 0,
+    ),
+    Rule(
+        ("objective", "w_cls"),
+        "objective.class_weights, objective.label_smoothing or train.head_warmup_steps with objective.w_cls 0",
+        "no head is trained, the words of the verdict give the probability; take the setting away",
+        lambda c: _of_the_head(c) if c.objective.w_cls == 0 else [],
+    ),
+    Rule(
+        ("task", "verdict_template"),
+        "objective.w_cls 0 with a verdict that begins with another one",
+        "the likelihood of the shorter one would count the longer one, too; let task.verdict_template end in a period",
+        lambda c: c.objective.w_cls == 0 and _verdicts_nest(c),
     ),
     Rule(
         ("objective", "w_gen"),

@@ -3,6 +3,7 @@
 Prompts of like length share a batch, padded on the left. The pass over the prompts gives the head its hidden state and
 leaves a KV cache behind; where explanations are asked for, greedy decoding goes on from that cache. The verdict is
 forced to the head's decision (`conditioned`); how the model would have opened by itself (`free`) is noted on the way.
+Of a bundle whose head learned nothing, the likelihoods of the verdicts stand where the head's logits would.
 
 Shape letters: B rows of a batch, T tokens, K labels.
 """
@@ -20,6 +21,7 @@ from clsgen_dist.calibrate.scaling import IDENTITY, Calibrator
 from clsgen_dist.calibrate.thresholds import decide
 from clsgen_dist.data.prompts import split_verdict
 from clsgen_dist.predict.decoding import Prefill, Written, decode_greedily, prefill
+from clsgen_dist.predict.verdicts import score_verdicts
 from clsgen_dist.records import Prediction, Row
 
 
@@ -89,9 +91,12 @@ class Predictor:
 
     def _answer(self, rows: list[Row], prompts: list[list[int]], explain: bool, free: bool) -> list[Prediction]:
         model, names = self.bundle.model, self.bundle.task.labels
-        start = prefill(model, prompts, self.device, with_cache=explain)
-        with torch.no_grad():
-            logits_BK = model.head(start.hidden_BD).double().cpu().numpy()
+        start = prefill(model, prompts, self.device, with_cache=explain or self.bundle.reads_verdicts)
+        if self.bundle.reads_verdicts:
+            logits_BK = score_verdicts(model, start, self.bundle.tokenizer.verdicts)
+        else:
+            with torch.no_grad():
+                logits_BK = model.head(start.hidden_BD).double().cpu().numpy()
         probability_BK = self.bundle.calibrator.apply(logits_BK)
         raw_BK = IDENTITY.apply(logits_BK)
         predicted_B = decide(probability_BK, self.bundle.threshold)

@@ -71,7 +71,11 @@ BAD = [
         "--train.epoch: unknown key train.epoch; the nearest valid key is train.epochs",
     ),
     ("ray_train.py", [*RUN, "--train.epochs", "many"], "--train.epochs: train.epochs: Input should be a valid integer"),
-    ("plan.py", [*RUN, "--objective.w_cls", "0"], "objective.w_cls 0: the head would stay random"),
+    (
+        "plan.py",
+        [*RUN, "--objective.w_cls", "0", "--objective.w_gen", "0"],
+        "objective.w_cls and objective.w_gen both 0",
+    ),
     ("plan.py", [*RUN, "--train.deepspeed", "absent.json"], "no such file: absent.json"),
     ("predict.py", [*RUN, *PREDICT], "give either --bundle FOLDER or --config FILE.yaml"),
     ("predict.py", PREDICT[2:], "give either --bundle FOLDER or --config FILE.yaml"),

@@ -47,7 +47,12 @@ CASES = (
     (["--model.lora.target_modules", "[q_proj, lm_head]"], "model.lora.target_modules"),
     (["--model.attention", "flash_attention_2", "--train.precision", "fp32"], "model.attention"),
     (["--model.lora", "null", "--objective.kl_weight", "0.1"], "objective.kl_weight"),
-    (["--objective.w_cls", "0"], "objective.w_cls"),
+    (["--objective.w_cls", "0", "--objective.w_gen", "0"], "objective.w_cls"),
+    (["--objective.w_cls", "0", "--objective.class_weights", "balanced"], "objective.class_weights"),
+    (
+        ["--objective.w_cls", "0", "--task.verdict_template", "{label}", "--task.labels", "[no, no pain]"],
+        "task.verdict_template",
+    ),
     (["--data.explanation_column", "null", "--objective.w_gen", "1"], "objective.w_gen"),
     (["--objective.class_weights", "[1, 2, 3]"], "objective.class_weights"),
     (["--train.token_budget", "500"], "train.token_budget"),
@@ -126,7 +131,10 @@ def test_every_rule_is_broken_by_its_case_alone(index: int, overrides: list[str]
     with pytest.raises(ConfigError) as error:
         build(*overrides)
     rule = RULES[index]
-    by_setting = (("explain", "teacher"), ("verbalize", "source"), ("evaluate", "readers"), ("evaluate", "judge"))
+    by_setting = (
+        *(("explain", "teacher"), ("verbalize", "source"), ("evaluate", "readers"), ("evaluate", "judge")),
+        ("objective", "w_cls"),
+    )
     if rule.keys in by_setting and key != ".".join(rule.keys):  # the setting is named, not the teacher
         assert str(error.value) == f"--{key}: {key} has no use here: {rule.reason}"
         return
@@ -165,7 +173,7 @@ def test_what_only_comes_near_is_allowed(overrides: list[str]) -> None:
 
 def test_all_broken_rules_are_reported_at_once() -> None:
     with pytest.raises(ConfigError) as error:
-        build("--objective.w_cls", "0", "--train.token_budget", "5")
+        build("--objective.w_cls", "0", "--objective.w_gen", "0", "--train.token_budget", "5")
     assert [line.partition(":")[0] for line in str(error.value).splitlines()] == [
         "--objective.w_cls",
         "--train.token_budget",
