@@ -32,6 +32,8 @@ _LOG = logging.getLogger("clsgen_dist.tracking")
 _SECONDS_BETWEEN_SENDS = 5.0
 _MOST_A_BATCH = 1000  # MLflow's own limit
 _LONGEST_PARAM = 6000
+#: Name that MLflow itself has for it.
+_PARENT_TAG = "mlflow.parentRunId"
 #: The UI opens such an experiment on runs and their metrics, not on traces of chats.
 _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
@@ -39,7 +41,16 @@ _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 class MlflowTracker:
     """A Tracker that writes to an MLflow server or database."""
 
-    def __init__(self, uri: str, experiment: str, run_name: str, *, run_id: str | None, artifacts: Path | None) -> None:
+    def __init__(
+        self,
+        uri: str,
+        experiment: str,
+        run_name: str,
+        *,
+        run_id: str | None,
+        artifacts: Path | None,
+        parent_run_id: str | None = None,
+    ) -> None:
         """Opens a run, or opens again the one of `run_id`.
 
         Args:
@@ -48,6 +59,7 @@ class MlflowTracker:
             run_name: name of the run.
             run_id: run to go on with, or None for a new one.
             artifacts: where a new experiment keeps files, for a database without a server; None lets MLflow decide.
+            parent_run_id: run that this one is shown under, or None.
 
         Raises:
             TrackingError: the server or database cannot be used.
@@ -56,6 +68,8 @@ class MlflowTracker:
         try:
             self._client = mlflow.MlflowClient(tracking_uri=uri)
             self.run_id = run_id if run_id and self._reopen(run_id) else self._open(experiment, run_name, artifacts)
+            if parent_run_id is not None:
+                self._client.set_tag(self.run_id, _PARENT_TAG, parent_run_id)
         except (MlflowException, OSError) as error:
             reason = str(error).strip().splitlines()[0][:300]
             raise TrackingError(
