@@ -73,9 +73,14 @@ def parse_words(words: Sequence[str], options: Sequence[str] = ()) -> tuple[dict
 def config_of(words: Sequence[str]) -> RunConfig:
     """The configuration that a command line names. Raises ConfigError."""
     found, overrides = parse_words(words)
+    return load_config(config_path(found), overrides)
+
+
+def config_path(found: dict[str, str]) -> str:
+    """The file of --config, of the options that `parse_words` found. Raises ConfigError."""
     if "config" not in found:
         raise ConfigError("--config FILE.yaml is missing; --help lists every setting")
-    return load_config(found["config"], overrides)
+    return found["config"]
 
 
 def predict_request(words: Sequence[str]) -> PredictRequest:

@@ -10,6 +10,7 @@ import torch
 
 from clsgen_dist.config.folder import RunFolder
 from clsgen_dist.config.run import RunConfig, leaves
+from clsgen_dist.integrity import write_json
 from clsgen_dist.progress import Event, Listener
 from clsgen_dist.tracking.mlflow import MlflowTracker, git_commit
 from clsgen_dist.train import schedule
@@ -28,7 +29,14 @@ def open_tracker(config: RunConfig, folder: RunFolder) -> MlflowTracker:
     # A database has no place for files of its own; MLflow would choose the folder where the command was started.
     local = Path(config.run.output_dir).absolute() / "mlartifacts" if uri.startswith("sqlite:") else None
     run_id = known.get("run_id") if known.get("uri") == uri else None
-    tracker = MlflowTracker(uri, config.tracking.experiment, config.run.name, run_id=run_id, artifacts=local)
+    tracker = MlflowTracker(
+        uri,
+        config.tracking.experiment,
+        config.run.name,
+        run_id=run_id,
+        artifacts=local,
+        parent_run_id=config.tracking.parent_run_id,
+    )
     if tracker.run_id != run_id:
         folder.tracking.write_text(json.dumps({"uri": uri, "run_id": tracker.run_id}) + "\n", encoding="utf-8")
         tracker.log_params(dict(leaves(config.model_dump(mode="json"))))
@@ -102,6 +110,20 @@ class Unobserved:
 
     def validated(self, state: TrainState, validation: Validation) -> None:
         """Says nothing."""
+
+
+def note_training(folder: RunFolder, seconds: float) -> None:
+    """Writes down what an attempt at training took, beside what earlier attempts took that ended with a word."""
+    known = json.loads(folder.resources.read_text(encoding="utf-8")) if folder.resources.exists() else {}
+    write_json(
+        folder.resources,
+        {
+            "train_seconds": known.get("train_seconds", 0.0) + seconds,
+            "num_attempts": known.get("num_attempts", 0) + 1,
+            "peak_memory_mib": max(known.get("peak_memory_mib", 0.0), peak_memory_mib()),
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
+        },
+    )
 
 
 def peak_memory_mib() -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,13 @@ from clsgen_dist.deciding import fit_decision, labelled
 from clsgen_dist.engine.collectives import Ranks
 from clsgen_dist.engine.deepspeed import start_distributed
 from clsgen_dist.errors import ClsGenError
-from clsgen_dist.observe import RunObserver, Unobserved, open_tracker, peak_memory_mib
+from clsgen_dist.observe import RunObserver, Unobserved, note_training, open_tracker, peak_memory_mib
 from clsgen_dist.predict.predictor import recalibrated
 from clsgen_dist.prepare import backbone_place, prepare
 from clsgen_dist.progress import Event, Listener, silent
 from clsgen_dist.sealed import RECALIBRATED, Decision, read_decision, set_decision
 from clsgen_dist.tracking.mlflow import MlflowTracker
-from clsgen_dist.worker import train_bundle
+from clsgen_dist.worker import keep_untrained, train_bundle
 
 
 def run_launched(config: RunConfig, listener: Listener) -> RunFolder:
@@ -66,8 +67,13 @@ def _prepare(config: RunConfig, listener: Listener) -> RunFolder:
     return folder
 
 
-def run_with_ray(config: RunConfig, listener: Listener) -> RunFolder:
+def run_with_ray(config: RunConfig, listener: Listener, *, is_trained: bool = True) -> RunFolder:
     """The whole flow on a Ray cluster: this process prepares, the workers do the rest.
+
+    Args:
+        config: the run.
+        listener: hears of progress.
+        is_trained: whether to train; without it the backbone as it is goes through the rest, see `keep_untrained`.
 
     Raises:
         ClsGenError: what preparing or any worker met.
@@ -80,13 +86,18 @@ def run_with_ray(config: RunConfig, listener: Listener) -> RunFolder:
         listener(Event("start Ray", 1, 1))
         folder = _prepare(config, listener)
         listener(Event("start workers", config.train.num_workers, config.train.num_workers))
-        run_on_ray(config, _ray_rank, listener)
+        run_on_ray(config, _ray_rank if is_trained else _untrained_ray_rank, listener)
     return folder
 
 
 def _ray_rank(values: dict[str, Any], listener: Listener) -> None:
     config = RunConfig.model_validate(values)
     run_rank(config, RunFolder(config.folder), listener)
+
+
+def _untrained_ray_rank(values: dict[str, Any], listener: Listener) -> None:
+    config = RunConfig.model_validate(values)
+    run_rank(config, RunFolder(config.folder), listener, is_trained=False)
 
 
 def _with_absolute_paths(config: RunConfig) -> RunConfig:
@@ -98,17 +109,17 @@ def _with_absolute_paths(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"run": run, "model": model})
 
 
-def run_rank(config: RunConfig, folder: RunFolder, listener: Listener) -> None:
+def run_rank(config: RunConfig, folder: RunFolder, listener: Listener, *, is_trained: bool = True) -> None:
     """Train, calibrate and evaluate, as one rank of a group, in a run folder that is prepared."""
     use_threads(config)
     ranks = start_distributed(config.train.collective_timeout_seconds)
     if not ranks.leads:
-        _stages(config, folder, ranks, None, silent)
+        _stages(config, folder, ranks, None, silent, is_trained)
         return
     tracker = open_tracker(config, folder)
     status = "FAILED"
     try:
-        _stages(config, folder, ranks, tracker, listener)
+        _stages(config, folder, ranks, tracker, listener, is_trained)
         status = "FINISHED"
     finally:
         tracker.close(status)
@@ -122,11 +133,17 @@ def use_threads(config: RunConfig) -> None:
 
 
 def _stages(
-    config: RunConfig, folder: RunFolder, ranks: Ranks, tracker: MlflowTracker | None, listener: Listener
+    config: RunConfig,
+    folder: RunFolder,
+    ranks: Ranks,
+    tracker: MlflowTracker | None,
+    listener: Listener,
+    is_trained: bool,
 ) -> None:
-    num_rows = len(TokenizedSplit(folder.tokens("train")))
-    observer = RunObserver(config, num_rows, tracker, listener) if tracker else Unobserved()
-    train_bundle(config, folder, backbone_place(config, folder), ranks, observer)
+    if is_trained:
+        _train(config, folder, ranks, tracker, listener)
+    else:
+        keep_untrained(config, folder, backbone_place(config, folder), ranks)
     trust = config.model.trust_remote_code
     bundle = load_bundle(folder.bundle, device=ranks.device, trust_remote_code=trust)
     bundle = calibrate(config, folder, bundle, ranks, listener)
@@ -134,6 +151,19 @@ def _stages(
     if tracker:
         tracker.log_artifacts(folder.bundle, "bundle")
         tracker.log_metrics({"run/peak_memory_mib": peak_memory_mib()}, step=0)
+
+
+def _train(
+    config: RunConfig, folder: RunFolder, ranks: Ranks, tracker: MlflowTracker | None, listener: Listener
+) -> None:
+    num_rows = len(TokenizedSplit(folder.tokens("train")))
+    observer = RunObserver(config, num_rows, tracker, listener) if tracker else Unobserved()
+    stood, started = folder.bundle.exists(), time.monotonic()
+    try:
+        train_bundle(config, folder, backbone_place(config, folder), ranks, observer)
+    finally:
+        if ranks.leads and not stood:
+            note_training(folder, time.monotonic() - started)
 
 
 def calibrate(config: RunConfig, folder: RunFolder, bundle: Bundle, ranks: Ranks, listener: Listener) -> Bundle:
@@ -201,5 +231,10 @@ def _facts(config: RunConfig, folder: RunFolder) -> dict[str, str]:
         "Fine-tuning": f"LoRA, rank {lora.rank}" if lora else "all weights",
         "Explanations by": config.explain.teacher,
         **{f"Rows, {name}": f"{facts['num_rows']:,} from {facts['source']}" for name, facts in splits.items()},
-        "Best step": str(json.loads((folder.best / "state.json").read_text(encoding="utf-8"))["best_step"]),
+        "Best step": _best_step(folder),
     }
+
+
+def _best_step(folder: RunFolder) -> str:
+    state = folder.best / "state.json"
+    return str(json.loads(state.read_text(encoding="utf-8"))["best_step"]) if state.exists() else "not trained"

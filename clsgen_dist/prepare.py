@@ -11,7 +11,8 @@ import os
 import shutil
 
 from clsgen_dist.config.folder import RunFolder
-from clsgen_dist.config.run import RunConfig, differing_keys, dump_config, load_config
+from clsgen_dist.config.going_on import changed_settings
+from clsgen_dist.config.run import RunConfig, dump_config, load_config
 from clsgen_dist.config.zero import read_zero
 from clsgen_dist.data.store import stored_rows
 from clsgen_dist.data.tokens import TokenizedSplit, load_tokenizer, row_tokenizer, write_tokens
@@ -19,7 +20,6 @@ from clsgen_dist.errors import ConfigError, DataError
 from clsgen_dist.explain.explained_set import check_explained_set
 from clsgen_dist.explain.stage import (
     FREE_TEACHERS,
-    HOW_ONLY,
     explain_rows,
     explained_set_stands,
     hire_locally,
@@ -29,13 +29,6 @@ from clsgen_dist.model.build import build_skeleton
 from clsgen_dist.progress import Listener, silent
 from clsgen_dist.records import SPLITS
 from clsgen_dist.sources import read_sources, survey_splits, take_place, write_sources
-
-#: Settings that may differ when a run goes on: where it is tracked and how it is spread, not what it computes.
-_FREE_TO_CHANGE = (
-    *("tracking.", "ray.", "verbalize.", "run.output_dir"),
-    *("train.num_workers", "train.cpu_threads", "train.collective"),
-    *(f"explain.{name}" for name in HOW_ONLY),
-)
 
 
 def prepare(config: RunConfig, listener: Listener = silent) -> RunFolder:
@@ -170,8 +163,7 @@ def _write_all_tokens(config: RunConfig, folder: RunFolder) -> None:
 
 
 def _check_same_run(config: RunConfig, folder: RunFolder) -> None:
-    before = load_config(folder.config)
-    changed = [key for key in differing_keys(config, before) if not key.startswith(_FREE_TO_CHANGE)]
+    changed = changed_settings(config, load_config(folder.config))
     if changed:
         raise ConfigError(
             f"{folder.path} holds a run with another configuration (differs in {', '.join(changed[:6])}); "

@@ -112,6 +112,21 @@ def _one_line(config: RunConfig) -> bool:
     return config.model.attention == "flash_attention_2"
 
 
+def keep_untrained(config: RunConfig, folder: RunFolder, base: str, ranks: Ranks) -> None:
+    """Writes a bundle of the backbone as it is, to see what it knows without training. All ranks call it.
+
+    Its adapter changes nothing. Its head is random, so `objective.w_cls` must be 0: then the words of the verdicts
+    give the probabilities.
+    """
+    assert config.objective.w_cls == 0, "a random head would give the probabilities"
+    if ranks.leads and not _is_finished(folder):
+        dtype = DTYPES[config.train.precision]
+        model = build_model(config.model, base, config.num_labels, dtype=dtype, seed=config.run.seed)
+        weights = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+        write_bundle(folder.bundle, config, base, weights, np.zeros(0, dtype=np.uint64))
+    ranks.barrier()
+
+
 def _is_finished(folder: RunFolder) -> bool:
     if not folder.bundle.exists():
         return False

@@ -67,6 +67,11 @@ class RunFolder:
         return self.path / "bundle"
 
     @property
+    def resources(self) -> Path:
+        """What training took: time and memory."""
+        return self.path / "resources.json"
+
+    @property
     def tracking(self) -> Path:
         """Which MLflow run this is."""
         return self.path / "tracking.json"

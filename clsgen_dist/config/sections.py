@@ -254,6 +254,7 @@ class Predict(Section):
 class Tracking(Section):
     uri: str | None = Field(None, description="MLflow server or database; null: OUTPUT_DIR/mlflow.db")
     experiment: str = Field("clsgen_dist", description="MLflow experiment", min_length=1)
+    parent_run_id: str | None = Field(None, description="MLflow run that this one is shown under; null: none")
 
 
 class Ray(Section):

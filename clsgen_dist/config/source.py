@@ -151,12 +151,17 @@ def apply_overrides(source: ConfigSource, words: Sequence[str]) -> None:
             value = parse_value(text)
         except (yaml.YAMLError, ValueError, RecursionError):
             value = text
-        branch = source.tree
-        for key in keys[:-1]:
-            if not isinstance(branch.get(key), dict):
-                branch[key] = {}
-            branch = branch[key]
-        branch[keys[-1]] = value
-        _forget(source, keys)
-        source.places[keys] = f"--{name}"
+        put_value(source, keys, value, f"--{name}")
         source.texts[keys] = text
+
+
+def put_value(source: ConfigSource, keys: tuple[str, ...], value: Any, place: str) -> None:
+    """Writes a value into the tree, over what stood there, and remembers its place."""
+    branch = source.tree
+    for key in keys[:-1]:
+        if not isinstance(branch.get(key), dict):
+            branch[key] = {}
+        branch = branch[key]
+    branch[keys[-1]] = value
+    _forget(source, keys)
+    source.places[keys] = place

@@ -56,6 +56,34 @@ def bootstrap_intervals(
         DataError: as `probability_metrics`; or fewer than two groups; or resamples hardly ever hold two labels.
         NumericsError: as `probability_metrics`.
     """
+    numbers, num_redrawn = resample_numbers(
+        probabilities_NK, labels_N, predicted_N, groups_N, num_bootstrap=num_bootstrap, num_bins=num_bins, seed=seed
+    )
+    intervals: dict[str, list[float] | int | None] = {f"{name}_ci": interval(of) for name, of in numbers.items()}
+    return intervals | {"num_redrawn": num_redrawn}
+
+
+def resample_numbers(
+    probabilities_NK: npt.ArrayLike,
+    labels_N: npt.ArrayLike,
+    predicted_N: npt.ArrayLike,
+    groups_N: npt.ArrayLike | None,
+    *,
+    num_bootstrap: int,
+    num_bins: int,
+    seed: int,
+    with_calibration: bool = True,
+) -> tuple[dict[str, FloatArray], int]:
+    """The numbers themselves, R of each; and the resamples that were drawn again.
+
+    Of the same labels and groups in the same order, the same seed draws the same resamples: the numbers of two models
+    are then paired, and their differences are those of the models.
+
+    Args: as `bootstrap_intervals`; with_calibration: whether those of `calibration_metrics` are among them.
+
+    Raises:
+        DataError, NumericsError: as `bootstrap_intervals`.
+    """
     probabilities_NK, labels_N = checked(probabilities_NK, labels_N)
     predicted_N = np.asarray(predicted_N, dtype=np.int64)
     num_rows, num_labels = probabilities_NK.shape
@@ -73,15 +101,13 @@ def bootstrap_intervals(
         blocks.append(
             tally_numbers([tallies[k] for k in judged(num_labels)], top, num_bins)
             | row_numbers(weight_RN, probabilities_NK, labels_N, predicted_N)
-            | calibration_numbers(tallies, top, num_bins)
+            | (calibration_numbers(tallies, top, num_bins) if with_calibration else {})
         )
-    intervals: dict[str, list[float] | int | None] = {
-        f"{name}_ci": _interval(np.concatenate([numbers[name] for numbers in blocks])) for name in blocks[0]
-    }
-    return intervals | {"num_redrawn": num_redrawn}
+    return {name: np.concatenate([numbers[name] for numbers in blocks]) for name in blocks[0]}, num_redrawn
 
 
-def _interval(value_R: FloatArray) -> list[float] | None:
+def interval(value_R: FloatArray) -> list[float] | None:
+    """Middle 95 % of resampled numbers; None where one is undefined."""
     if np.isnan(value_R).any():
         return None
     low, high = np.percentile(value_R, [2.5, 97.5])

@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from clsgen_dist.config.chat import FREE_TO_CHANGE
 from clsgen_dist.config.folder import RunFolder
+from clsgen_dist.config.going_on import HOW_ONLY
 from clsgen_dist.config.run import RunConfig
 from clsgen_dist.data.store import stored_rows
 from clsgen_dist.errors import ConfigError, DataError
@@ -30,9 +30,6 @@ from clsgen_dist.sources import gather_sources, read_sources
 
 #: Makes a crew for a run folder with labelled rows.
 Hire = Callable[[RunConfig, RunFolder, TeacherMemory, Watch], AbstractContextManager[Crew]]
-
-#: Settings of `explain` that say how and how fast the teacher is asked, not what comes of it.
-HOW_ONLY = (*FREE_TO_CHANGE, "num_workers")
 
 #: Teachers that need no word of a person before they begin: they cost neither money nor hours.
 FREE_TEACHERS = ("column", "evidence")

@@ -32,6 +32,8 @@ _LOG = logging.getLogger("clsgen_dist.tracking")
 _SECONDS_BETWEEN_SENDS = 5.0
 _MOST_A_BATCH = 1000  # MLflow's own limit
 _LONGEST_PARAM = 6000
+#: Name that MLflow itself has for it.
+_PARENT_TAG = "mlflow.parentRunId"
 #: The UI opens such an experiment on runs and their metrics, not on traces of chats.
 _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
@@ -90,7 +92,7 @@ class MlflowTracker:
             experiment_id = self._client.create_experiment(experiment, artifact_location=place, tags=_EXPERIMENT_TAGS)
         else:
             experiment_id = found.experiment_id
-        tags = {"mlflow.parentRunId": parent_run_id} if parent_run_id else {}
+        tags = {_PARENT_TAG: parent_run_id} if parent_run_id else {}
         return str(self._client.create_run(experiment_id, run_name=run_name, tags=tags).info.run_id)
 
     def log_params(self, params: Mapping[str, Any]) -> None:

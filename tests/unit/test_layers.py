@@ -22,6 +22,7 @@ LAYERS = (
     ("worker", "prepare", "observe", "recalibrate", "assess"),
     ("orchestrate",),
     ("pipeline", "planning", "launch", "summary"),
+    ("compare",),
     ("launchers",),
 )
 LAYER = {unit: number for number, units in enumerate(LAYERS) for unit in units}
