@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clsgen_dist.compare.frozen import COLUMNS, frozen_file
-from clsgen_dist.config.compare import WORDS_ONLY, Arm, Compare, checked_compare, chosen_arms
+from clsgen_dist.compare.frozen import COLUMNS, frozen_file, reference_columns
+from clsgen_dist.config.compare import NOT_HELD, WORDS_ONLY, Arm, Compare, checked_compare, chosen_arms
 from clsgen_dist.config.folder import RunFolder
 from clsgen_dist.config.going_on import changed_settings
 from clsgen_dist.config.run import RunConfig, build_config, load_config
@@ -25,11 +25,12 @@ ROWS = "rows"
 
 #: What an arm must leave alone, or its rows would be others, and what belongs to the comparison.
 _SHARED = ("run.", "explain.", "tracking.", "task.labels", "calibrate.prior")
-_OWN_LIMITS = ("data.max_prompt_tokens", "data.max_explanation_tokens")
+_OWN_LIMITS = ("data.general_text", "data.max_prompt_tokens", "data.max_explanation_tokens")
 
 #: The least adapter there is: it changes nothing before it is trained, and keeps the bundle small.
 _UNTRAINED: Mapping[str, Any] = {
     **WORDS_ONLY,
+    **NOT_HELD,
     "objective.w_gen": 1.0,
     "objective.kl_weight": 0.0,
     "model.lora": {"rank": 1, "alpha": 1.0},
@@ -188,6 +189,9 @@ def _data(rows: RunConfig) -> dict[str, Any]:
         **{f"{name}_column": column for name, column in COLUMNS.items() if name != "true_probability"},
         "true_probability_column": COLUMNS["true_probability"] if is_true_known else None,
         "subgroup_columns": data.subgroup_columns,
+        "reference_columns": reference_columns(rows),
+        "allow_shared_groups": data.allow_shared_groups,
+        "general_text": data.general_text,
         "max_prompt_tokens": data.max_prompt_tokens,
         "max_explanation_tokens": data.max_explanation_tokens,
     }

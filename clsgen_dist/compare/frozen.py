@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,11 @@ COLUMNS = {
 }
 
 
+def reference_columns(config: RunConfig) -> list[str]:
+    """Columns of the further references, as many as the rows were read with."""
+    return [f"_reference_{number}" for number, _ in enumerate(config.data.reference_columns, 1)]
+
+
 def frozen_file(folder: Path, split: str) -> Path:
     """Where the rows of a split stand, in the folder of a comparison."""
     return folder / "data" / f"{split}.jsonl"
@@ -35,14 +41,15 @@ def freeze_rows(config: RunConfig) -> None:
     """Writes the explained rows of a run folder as files that arms read; the same rows give the same bytes."""
     from clsgen_dist.data.store import stored_rows  # pyarrow
 
-    folder = RunFolder(config.folder)
+    folder, columns = RunFolder(config.folder), reference_columns(config)
     for split in SPLITS:
         path = frozen_file(Path(config.run.output_dir), split)
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".tmp")
         with unfinished.open("w", encoding="utf-8") as file:
             for row in stored_rows(folder.rows(split)):
-                file.write(json.dumps(_record(row, config.task.labels), ensure_ascii=False) + "\n")
+                record = _record(row, config.task.labels) | dict(zip_longest(columns, row.references))
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
         os.replace(unfinished, path)
 
 

@@ -22,6 +22,15 @@ WORDS_ONLY: Mapping[str, JsonValue] = {
     "train.head_warmup_steps": 0,
 }
 
+#: Overrides under which nothing holds the tuned model to its base.
+NOT_HELD: Mapping[str, JsonValue] = {
+    "objective.kl_weight": 0.0,
+    "objective.general_weight": 0.0,
+    "objective.general_passages": 4,
+    "objective.general_tokens": 64,
+    "data.general_text": None,
+}
+
 
 class Arm(Section):
     """One way to probabilities and explanations."""
@@ -43,10 +52,11 @@ DEFAULT_ARMS = (
     Arm(name="zero_shot_label_tokens", kind="zero_shot_label_tokens"),
     Arm(name="zero_shot_verbalised", kind="zero_shot_verbalised"),
     Arm(name="bag_of_words", kind="bag_of_words"),
-    Arm(name="discriminative", overrides={"objective.w_gen": 0.0, "objective.kl_weight": 0.0}),
-    Arm(name="generative", overrides={**WORDS_ONLY, "objective.kl_weight": 0.0}),
-    Arm(name="joint", overrides={"objective.kl_weight": 0.0}),
-    Arm(name="joint_kl", overrides={"objective.kl_weight": 1.0}),
+    Arm(name="discriminative", overrides={"objective.w_gen": 0.0, **NOT_HELD}),
+    Arm(name="generative", overrides={**WORDS_ONLY, **NOT_HELD}),
+    Arm(name="joint", overrides={**NOT_HELD}),
+    Arm(name="joint_kl", overrides={**NOT_HELD, "objective.kl_weight": 1.0}),
+    Arm(name="joint_general", overrides={"objective.kl_weight": 0.0, "objective.general_weight": 1.0}),
     Arm(name="joint_conditioned", kind="conditioned", of="joint"),
 )
 
