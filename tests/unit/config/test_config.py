@@ -28,7 +28,7 @@ from clsgen_dist.data.synthetic import MAX_ROWS
 from clsgen_dist.errors import ConfigError
 
 ROOT = Path(__file__).parents[3]
-EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
+EXAMPLES = sorted(path for path in (ROOT / "examples").glob("*.yaml") if not path.name.startswith("compare_"))
 
 VALID = """\
 run:
