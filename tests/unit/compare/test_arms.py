@@ -128,7 +128,7 @@ BAD = (
     ({"name": "x", "base": "absent.yaml"}, "absent.yaml: no such configuration file"),
     ({"name": "a b"}, "compare.yaml:1: name: String should match pattern"),
     ({"seed": 3}, "compare.yaml:3: seed: unknown key; the nearest valid key is seeds"),
-    ({"seeds": 0}, "compare.yaml:3: seeds: Input should be greater than or equal to 1; "[:40]),
+    ({"seeds": 0}, "compare.yaml:3: seeds: Input should be greater than or equal to 1"),
     (
         {"overrides": {"train.epoch": 3}},
         "compare.yaml:4: unknown key train.epoch; the nearest valid key is train.epochs",
