@@ -21,6 +21,9 @@ EQUAL_AUROC = 0.01
 #: What the paper reports of kappa and of AUROC-alignment, at least, and what ours should reach.
 PAPER_ALIGNMENT, OUR_ALIGNMENT = (0.61, 0.95), (0.85, 0.98)
 
+#: Share of explanations whose label must be read before agreement says anything of all of them.
+LEAST_COVERAGE = 0.9
+
 #: Signs that a model has lost its language: kappa below; repeated 4-grams above; NLL of reference explanations, over
 #: that of the base model, above.
 LOST_KAPPA, LOST_REPETITION, LOST_NLL_RATIO = 0.2, 0.2, 1.0
@@ -186,6 +189,11 @@ def _aligned(content: Content, name: str, least_kappa: float, least_auroc: float
     if kappa is None or auroc is None:
         return UNKNOWN, f"{name} has no free explanations whose label could be read"
     words = f"{name}: kappa {kappa:.3f}, AUROC-alignment {auroc:.3f}"
+    coverage = _mean(content, name, "coverage")
+    if coverage is not None:
+        words += f", a label read in {100 * coverage:.1f} % of explanations"
+        if coverage < LEAST_COVERAGE:
+            return UNKNOWN, words
     return (HOLDS if kappa >= least_kappa and auroc >= least_auroc else FAILS), words
 
 
