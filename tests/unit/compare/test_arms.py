@@ -57,7 +57,11 @@ def test_without_arms_there_are_those_of_the_paper_each_trained_with_three_seeds
     assert [arm.name for arm in comparison.arms] == [arm.name for arm in DEFAULT_ARMS]
     assert [job.name for job in comparison.jobs] == [
         *("zero_shot_label_tokens-1", "zero_shot_verbalised-1", "bag_of_words-1"),
-        *(f"{arm}-{seed}" for arm in ("discriminative", "generative", "joint", "joint_kl") for seed in (1, 2, 3)),
+        *(
+            f"{arm}-{seed}"
+            for arm in ("discriminative", "generative", "joint", "joint_kl", "joint_general")
+            for seed in (1, 2, 3)
+        ),
     ]
 
 
