@@ -84,6 +84,15 @@ COLUMNS = (
         ("explanation.form.free.rep_4", "language.free_rep_4"), 1, 3, "down",
     ),
     Column(
+        "own_nll_base", "own NLL, base", "NLL of free explanations under the base model: far below reference NLL, "
+        "base: loops or templates; far above: no sentences",
+        ("language.explanation_nll_under_base",), 1, 3,
+    ),
+    Column(
+        "swap_share", "label swap", "share of rows whose explanation is likelier under its own verdict",
+        ("explanation.faithfulness.swap_share",), 1, 3, "up",
+    ),
+    Column(
         "train_minutes", "train, min", "time in training, killed attempts not counted",
         ("resources.train_seconds",), 1 / 60, 1, "down",
     ),
