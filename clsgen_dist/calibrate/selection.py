@@ -104,9 +104,10 @@ def select_calibrator(
     parameters among those whose likelihood is within a quarter of a standard error of the best one's.
 
     With fewer rows and two labels, the candidates without "beta" and "isotonic" are averaged: a probability is the
-    mean over the posterior of slope and intercept (`averaging.py`); cross-validation then only shows how each did. With
-    50 rows no choice among them stays near the best one: every rule that was tried (0 to 1 standard errors,
-    information criteria) cost 0.02 nats or more on one head or another, mean over 60 seeds.
+    mean over the posterior of slope and intercept (`averaging.py`), for which the likelihood is divided by the design
+    effect of the groups; cross-validation then only shows how each candidate did. With 50 rows no choice among them
+    stays near the best one: every rule that was tried (0 to 1 standard errors, information criteria) cost 0.02 nats or
+    more on one head or another, mean over 60 seeds.
     `benchmarks/calibrator_selection.py` measures it; docs/calibration.md has its table.
 
     Args:
@@ -164,12 +165,16 @@ def select_calibrator(
     best = int(mean_M.argmin())
     error_M = np.array([standard_error(nll_N - nll_MN[best], group_N[compared_N]) for nll_N in nll_MN])
     if averaged:
-        p_NK = fits[-1][0].apply(known_logit_NK)
-        repeated = design_effect(known_label_N - p_NK[:, 1], group_N)
-        calibrator, weight = fit_average(
-            known_logit_NK, known_label_N, methods=tried, max_temperature=max_temperature, evidence=1 / repeated
+        # What the map with the most parameters leaves unexplained tells how much rows of a group repeat each other.
+        residual_N = known_label_N - fits[-1][0].apply(known_logit_NK)[:, 1]
+        calibrator, posterior = fit_average(
+            known_logit_NK,
+            known_label_N,
+            methods=tried,
+            max_temperature=max_temperature,
+            evidence=1 / design_effect(residual_N, group_N),
         )
-        weight_M = np.array([weight[method] for method in tried])
+        weight_M = np.array([posterior[method] for method in tried])
     else:
         chosen = int(np.argmax(mean_M <= mean_M[best] + NUM_STANDARD_ERRORS * error_M))
         weight_M = np.eye(len(tried))[chosen]
