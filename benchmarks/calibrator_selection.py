@@ -121,8 +121,7 @@ def compare(head: str, num_rows: int, num_seeds: int, stride: int, calibration: 
         selection = select_calibrator(logits_N2, labels_N, max_temperature=MAX_TEMPERATURE, seed=seed)
         error["after"].append(float(judge("selection", selection.calibrator).mean()))
         error["before"].append(float(np.abs(IDENTITY.apply(test_logits_N2)[:, 1] - test.truth_N).mean()))
-        alone = [candidate.method for candidate in selection.candidates if candidate.weight == 1]
-        name = alone[0] if alone else "pooled"
+        name = selection.calibrator.method
         chosen[name] = chosen.get(name, 0) + 1
     return {"head": head, "num_rows": num_rows, "nll": nll, "error": error, "chosen": chosen}
 

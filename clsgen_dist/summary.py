@@ -93,8 +93,8 @@ def calibrated_summary(
     fitted = f"{calibrator.method} {numbers}"
     if calibrator.method == "none" and facts["candidates"]:
         fitted = "none, no candidate does better than the logits as they are"
-    elif sum(c["weight"] > 0 for c in facts["candidates"]) > 1:
-        fitted = f"blend of the candidates, as {fitted}"
+    elif calibrator.method == "average":
+        fitted = "average of the candidates, by their weights"
     lines.append(f"calibrator: {fitted.rstrip()} ({facts['num_rows']:,} rows)")
     if "prior" in facts:
         shares = ", ".join(f"{name} {share:g}" for name, share in facts["prior"].items())

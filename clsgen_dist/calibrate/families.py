@@ -1,6 +1,6 @@
 """The maps that a calibrator may be: what their numbers are called, and how they act on logits.
 
-Shape legend: N rows, K labels, M points of a map.
+Shape legend: N rows, K labels, M points of a map, or maps of an average.
 
     none         softmax(z)
     temperature  softmax(z / temperature)
@@ -8,6 +8,7 @@ Shape legend: N rows, K labels, M points of a map.
     platt        sigmoid(slope * d + intercept), K = 2, where d = z_1 - z_0 is the log-odds
     beta         sigmoid(a * log p - b * log(1 - p) + c), K = 2, where p = sigmoid(d)
     isotonic     probability of d, linear between M points and constant outside, K = 2
+    average      sum of M weights times sigmoid(slope * d + intercept), K = 2
 
 Every map for two labels rises with d, so that it never turns the order of two rows around.
 """
@@ -19,6 +20,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import log_expit, logsumexp
 
 from clsgen_dist.calibrate.simplex import shifted
 
@@ -33,16 +35,23 @@ NAMES: dict[str, tuple[str, ...]] = {
     "vector": ("scale", "bias"),
     "beta": ("a", "b", "c"),
     "isotonic": ("logit", "probability"),
+    "average": ("weight", "slope", "intercept"),
 }
 
 #: The maps, by name.
 METHODS = tuple(NAMES)
 
 #: Maps of the log-odds.
-TWO_LABELS_ONLY = ("platt", "beta", "isotonic")
+TWO_LABELS_ONLY = ("platt", "beta", "isotonic", "average")
+
+#: Maps that are one slope and one intercept of the log-odds of two labels.
+LINEAR_METHODS = ("none", "temperature", "platt")
 
 #: Largest log-odds that is told from infinity; sums of a few stay finite.
 HUGE = 1e300
+
+#: Rows of an average at once: a hundred maps of each.
+BLOCK_ROWS = 10_000
 
 #: Distance of a row's logits from each other beyond which rounding spoils a fit of more than a temperature.
 MOST_EXTREME = 1e6
@@ -69,10 +78,21 @@ def scores(method: str, parameters: Parameters, logits_NK: FloatArray) -> FloatA
         if method == "isotonic":
             p_N = np.interp(d_N, parameters["logit"], parameters["probability"])
             return np.stack([np.log1p(-p_N), np.log(p_N)], axis=1)
+        if method == "average":
+            blocks = [_average(parameters, d_N[at : at + BLOCK_ROWS]) for at in range(0, len(d_N), BLOCK_ROWS)]
+            return np.concatenate([np.empty((0, 2)), *blocks])
         design_NP = np.stack([d_N] if method == "platt" else beta_features(d_N), axis=1)
         *slopes, intercept = (parameters[name][0] for name in NAMES[method])
         odds_N = np.clip(design_NP @ np.array(slopes) + intercept, -HUGE, HUGE)
     return np.stack([np.zeros_like(odds_N), odds_N], axis=1)
+
+
+def _average(parameters: Parameters, d_N: FloatArray) -> FloatArray:
+    weight_M, slope_M, intercept_M = (np.array(parameters[name]) for name in NAMES["average"])
+    odds_NM = np.clip(d_N[:, None] * slope_M + intercept_M, -HUGE, HUGE)
+    # Sums of logarithms, so that the probability of the unlikely label is exact however small it is.
+    both = [logsumexp(np.log(weight_M) + log_expit(sign * odds_NM), axis=1) for sign in (-1, 1)]
+    return np.stack(both, axis=1)
 
 
 def log_odds(logits_NK: FloatArray) -> FloatArray:
@@ -94,8 +114,22 @@ def centred(logits_NK: FloatArray) -> FloatArray:
     return centred_NK
 
 
+def slope_and_intercept(method: str, parameters: Parameters) -> tuple[float, float]:
+    """What a map of `LINEAR_METHODS` does to the log-odds."""
+    assert method in LINEAR_METHODS
+    if method == "platt":
+        return parameters["slope"][0], parameters["intercept"][0]
+    return (1 / parameters["temperature"][0] if method == "temperature" else 1.0), 0.0
+
+
 def num_parameters(method: str, parameters: Parameters) -> int:
-    """Numbers that were fitted. Of an isotonic map, its distinct probabilities: the points between follow."""
+    """Numbers that were fitted.
+
+    Of an isotonic map, its distinct probabilities: the points between follow. Of an average, slope and intercept: its
+    many maps only say how sure either is.
+    """
+    if method == "average":
+        return 2
     if method == "isotonic":
         return len(set(parameters["probability"]))
     return sum(map(len, parameters.values()))
@@ -118,10 +152,10 @@ def fault(method: object, parameters: Parameters) -> str | None:
     if not all(math.isfinite(value) for values in parameters.values() for value in values):
         return f"parameters of {method} hold a number that is NaN or infinite"
     lengths = {name: len(parameters[name]) for name in NAMES[method]}
-    if method in ("vector", "isotonic"):
+    if method in ("vector", "isotonic", "average"):
         least = 3 if method == "vector" else 1
         if len(set(lengths.values())) != 1 or min(lengths.values()) < least:
-            return f"parameters of {method} have lengths {lengths}, expected the same two, at least {least}"
+            return f"parameters of {method} have lengths {lengths}, expected the same, at least {least}"
     elif set(lengths.values()) - {1}:
         return f"parameters of {method} have lengths {lengths}, expected 1 each"
     return _fault_of_numbers(method, parameters)
@@ -136,6 +170,11 @@ def _fault_of_numbers(method: str, parameters: Parameters) -> str | None:
         a, b = parameters["a"][0], parameters["b"][0]
         if a < 0 or b < 0 or a + b == 0:
             return f"a and b are {a!r} and {b!r}, expected neither below 0, and one above it"
+    if method == "average":
+        if min(parameters["weight"]) <= 0 or abs(sum(parameters["weight"]) - 1) > 1e-9:
+            return "weight of average is not a list of numbers above 0 that sum to 1"
+        if min(parameters["slope"]) <= 0:
+            return f"slope is {min(parameters['slope'])!r}, expected finite numbers above 0"
     if method == "isotonic":
         if (np.diff(parameters["logit"]) <= 0).any():
             return "logit of isotonic is not a list of rising numbers"

@@ -34,6 +34,9 @@ MIN_LABELLED_ROWS = 20
 #: Labelled rows from which the flexible maps, beta and isotonic, are worth trying.
 MIN_FLEXIBLE_ROWS = 1000
 
+#: Methods that are fitted alone; an average is what selection makes of several.
+FITTED_METHODS = tuple(method for method in METHODS if method != "average")
+
 #: Methods that need `MIN_FLEXIBLE_ROWS`.
 FLEXIBLE_METHODS = ("beta", "isotonic")
 
@@ -74,7 +77,7 @@ class Calibrator:
 
     @property
     def num_parameters(self) -> int:
-        """Numbers that were fitted: 0, 1, 2, twice the labels (vector), 3 (beta) or the steps (isotonic)."""
+        """Numbers that were fitted: 0, 1, 2 (Platt, average), twice the labels, 3 (beta), or the steps (isotonic)."""
         return families.num_parameters(self.method, self.parameters)
 
     @property
@@ -174,8 +177,8 @@ def fit_calibrator(
     Args:
         logits_NK: logits of each label, any real dtype, nats.
         labels_N: number of the label, 0 to K - 1; -1 for rows without one, which are ignored.
-        method: one of `METHODS`; "none" needs no labels. Platt, beta and isotonic are for two labels, vector is for
-            more.
+        method: one of `FITTED_METHODS`; "none" needs no labels. Platt, beta and isotonic are for two labels, vector
+            is for more.
         max_temperature: bound of the temperature, above 1; the lower bound is its inverse. Slopes and scales of the
             other maps are bounded by the same two numbers where nothing else bounds them.
 
@@ -191,8 +194,8 @@ def fit_calibrator(
     Source: Guo et al. 2017 (arXiv 1706.04599), section 4.2, for temperature and vector; Platt 1999; Kull et al. 2017
         for beta; Zadrozny and Elkan 2002 for isotonic; arXiv 2410.06707 for probabilities that were said in words.
     """
-    if method not in METHODS:
-        raise ConfigError(f"calibrate.method: found {method!r}, expected one of {', '.join(METHODS)}")
+    if method not in FITTED_METHODS:
+        raise ConfigError(f"calibrate.method: found {method!r}, expected one of {', '.join(FITTED_METHODS)}")
     if not math.isfinite(max_temperature) or max_temperature <= 1:
         raise ConfigError(f"calibrate.max_temperature: found {max_temperature!r}, expected a finite number above 1")
     every_logit_NK, every_label_N = _checked(logits_NK, labels_N)

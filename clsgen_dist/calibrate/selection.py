@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from clsgen_dist.calibrate.averaging import fit_average
+from clsgen_dist.calibrate.families import LINEAR_METHODS
 from clsgen_dist.calibrate.folds import deal_folds
-from clsgen_dist.calibrate.pooling import POOLED_METHODS, fit_smoothed_temperature, pool, pool_weights
 from clsgen_dist.calibrate.scaling import (
     IDENTITY,
     MIN_LABELLED_ROWS,
@@ -32,7 +33,7 @@ from clsgen_dist.records import UNLABELLED
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-#: Labelled rows from which one candidate is chosen; with fewer, and two labels, candidates are pooled.
+#: Labelled rows from which one candidate is chosen; with fewer, and two labels, they are averaged.
 MIN_CHOICE_ROWS = 500
 
 #: Standard errors that a method with more parameters must be better by. One is the usual rule, but it cost 0.01 nats on
@@ -48,12 +49,12 @@ class Candidate:
     """How one method did on rows that it was not fitted on.
 
     Attributes:
-        method: one of `scaling.METHODS`.
+        method: one of `scaling.FITTED_METHODS`.
         num_parameters: of the fit on all rows.
         mean_nll: cross-validated negative log-likelihood, nats a row, mean over repeats.
         standard_error: of the difference of `mean_nll` to the best candidate's, over groups of rows, each row's
             likelihood being its mean over repeats; 0 for the best.
-        weight: part in the calibrator: 1 or 0 where one was chosen; they sum to 1 where candidates were pooled.
+        weight: part in the calibrator: 1 or 0 where one was chosen; its posterior probability where they were averaged.
     """
 
     method: str
@@ -102,13 +103,11 @@ def select_calibrator(
     From `MIN_CHOICE_ROWS` labelled rows, and for more than two labels always, it is the candidate with the fewest
     parameters among those whose likelihood is within a quarter of a standard error of the best one's.
 
-    With fewer rows and two labels, the candidates without "beta" and "isotonic" are pooled: slope and intercept of
-    the log-odds are means over "none", "temperature" (fitted to Platt's targets) and "platt", weighted by what the
-    cross-validation says of each. With 50 rows no choice among them stays near the best one: every rule that was
-    tried (0 to 1 standard errors, information criteria) cost 0.02 nats or more on one head or another, mean over 60
-    seeds. Pooled they cost 0.001 to 0.013 on the vignettes that the rule was tuned on (100 seeds) and up to 0.024 on
-    fresh ones (20 seeds); a full Bayesian average over slopes and intercepts did no better. With 200 rows they cost
-    0.003 at most on either.
+    With fewer rows and two labels, the candidates without "beta" and "isotonic" are averaged: a probability is the
+    mean over the posterior of slope and intercept (`averaging.py`), for which the likelihood is divided by the design
+    effect of the groups; cross-validation then only shows how each candidate did. With 50 rows no choice among them
+    stays near the best one: every rule that was tried (0 to 1 standard errors, information criteria) cost 0.02 nats or
+    more on one head or another, mean over 60 seeds.
     `benchmarks/calibrator_selection.py` measures it; docs/calibration.md has its table.
 
     Args:
@@ -141,9 +140,12 @@ def select_calibrator(
     if not tried or len(set(tried)) < len(tried):
         raise ConfigError(f"calibration methods: found {list(tried)}, expected one or more, none of them twice")
     few = num_labels == 2 and num_rows < MIN_CHOICE_ROWS
-    pooled = few and len(tried) > 1 and set(tried) <= set(POOLED_METHODS)
+    averaged = few and len(tried) > 1 and set(tried) <= set(LINEAR_METHODS)
 
-    fits = [_fit(method, known_logit_NK, known_label_N, max_temperature, pooled) for method in tried]
+    fits = [
+        fit_calibrator(known_logit_NK, known_label_N, method=method, max_temperature=max_temperature)
+        for method in tried
+    ]
     order = sorted(range(len(tried)), key=lambda m: fits[m][0].num_parameters)
     tried, fits = tuple(tried[m] for m in order), [fits[m] for m in order]
     warnings: list[str] = []
@@ -154,7 +156,6 @@ def select_calibrator(
         known_label_N[compared_N],
         np.unique(group_N[compared_N], return_inverse=True)[1],
         max_temperature=max_temperature,
-        pooled=pooled,
         num_folds=num_folds,
         num_repeats=num_repeats,
         seed=seed,
@@ -163,16 +164,24 @@ def select_calibrator(
     mean_M = nll_MN.mean(axis=1)
     best = int(mean_M.argmin())
     error_M = np.array([standard_error(nll_N - nll_MN[best], group_N[compared_N]) for nll_N in nll_MN])
-    if pooled:
-        weight_M = pool_weights(mean_M, num_rows)
-        calibrator = pool([fit for fit, _ in fits], weight_M, num_rows)
+    if averaged:
+        # What the map with the most parameters leaves unexplained tells how much rows of a group repeat each other.
+        residual_N = known_label_N - fits[-1][0].apply(known_logit_NK)[:, 1]
+        calibrator, posterior = fit_average(
+            known_logit_NK,
+            known_label_N,
+            methods=tried,
+            max_temperature=max_temperature,
+            evidence=1 / design_effect(residual_N, group_N),
+        )
+        weight_M = np.array([posterior[method] for method in tried])
     else:
         chosen = int(np.argmax(mean_M <= mean_M[best] + NUM_STANDARD_ERRORS * error_M))
         weight_M = np.eye(len(tried))[chosen]
         calibrator = fits[chosen][0]
     for method, (_, said), weight in zip(tried, fits, weight_M, strict=True):
-        # A plain temperature may meet a bound that a smoothed one does not; what is true of both, Platt's map says.
-        if weight > 0 and not (pooled and method == "temperature" and "platt" in tried):
+        # A bound that a temperature alone meets is none of an average's; what is true of both, Platt's map says.
+        if weight > 0 and not (averaged and method == "temperature" and "platt" in tried):
             warnings.extend(said)
     return Selection(
         calibrator=calibrator,
@@ -184,15 +193,6 @@ def select_calibrator(
     )
 
 
-def _fit(
-    method: str, logits_NK: FloatArray, labels_N: IntArray, max_temperature: float, pooled: bool
-) -> tuple[Calibrator, list[str]]:
-    calibrator, warnings = fit_calibrator(logits_NK, labels_N, method=method, max_temperature=max_temperature)
-    if method == "temperature" and pooled:
-        return fit_smoothed_temperature(logits_NK, labels_N, max_temperature), warnings
-    return calibrator, warnings
-
-
 def _cross_validated(
     methods: Sequence[str],
     logits_NK: FloatArray,
@@ -200,7 +200,6 @@ def _cross_validated(
     group_N: IntArray,
     *,
     max_temperature: float,
-    pooled: bool,
     num_folds: int,
     num_repeats: int,
     seed: int,
@@ -229,14 +228,16 @@ def _cross_validated(
             for m, method in enumerate(methods):
                 calibrator = IDENTITY
                 if fits:
-                    calibrator, _ = _fit(method, logits_NK[~out_N], kept_label_N, max_temperature, pooled)
+                    calibrator, _ = fit_calibrator(
+                        logits_NK[~out_N], kept_label_N, method=method, max_temperature=max_temperature
+                    )
                 p_NK = calibrator.apply(logits_NK[out_N])
                 own_N = p_NK[np.arange(len(p_NK)), labels_N[out_N]]
                 nll_MN[m, out_N] -= np.log(np.maximum(own_N, TINY)) / num_repeats
     if num_unfitted:
         warnings.append(
             f"in {num_unfitted} of {num_repeats * num_folds} folds fewer than {MIN_LABELLED_ROWS} rows, or one label "
-            "only, were left to fit on, so their rows do not help to tell calibrators apart; give data.calibration "
+            "only, were left to fit on, so their rows do not help to tell candidates apart; give data.calibration "
             "more rows of each label, in more groups"
         )
     return nll_MN
@@ -256,6 +257,21 @@ def standard_error(difference_N: FloatArray, group_N: IntArray) -> float:
     sum_G = np.bincount(present_N, weights=difference_N - difference_N.mean())
     num_groups = len(sum_G)
     return math.sqrt(num_groups / (num_groups - 1) * float(sum_G @ sum_G)) / len(difference_N)
+
+
+def design_effect(residual_N: FloatArray, group_N: IntArray) -> float:
+    """How many times more a sum over rows varies than if each row were a group of its own; 1 or more.
+
+    Rows that repeat each other say no more than one of them: copies in groups of m have a design effect of m.
+
+    Args:
+        residual_N: what is summed; its expectation is 0.
+        group_N: number of each row's group.
+
+    Source: Kish 1965, "Survey sampling", section 8.2.
+    """
+    sum_G = np.bincount(group_N, weights=residual_N)
+    return max(1.0, float(sum_G @ sum_G) / max(float(residual_N @ residual_N), TINY))
 
 
 def _numbered(groups_N: npt.ArrayLike | None, known_N: npt.NDArray[np.bool_]) -> IntArray:

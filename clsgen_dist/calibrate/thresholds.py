@@ -17,7 +17,7 @@ import numpy.typing as npt
 from scipy.special import expit, logit
 
 from clsgen_dist.calibrate.cuts import RULES, Cuts
-from clsgen_dist.calibrate.pooling import POOLED_METHODS, slope_and_intercept
+from clsgen_dist.calibrate.families import LINEAR_METHODS, slope_and_intercept
 from clsgen_dist.calibrate.scaling import Calibrator
 from clsgen_dist.errors import ConfigError, DataError
 
@@ -153,7 +153,7 @@ def map_threshold(
     Args:
         threshold: on the probability of the positive label of two, 0 to 1.
         calibrator: of two labels; method "none", "temperature" or "platt". The others have no such map: isotonic is
-            flat in places, and vector scaling is for more labels.
+            flat in places, an average has many slopes, and vector scaling is for more labels.
         to: "calibrated" takes a raw threshold, "raw" a calibrated one.
 
     Raises:
@@ -161,12 +161,12 @@ def map_threshold(
     """
     if not 0 <= threshold <= 1:
         raise ConfigError(f"threshold: found {threshold!r}, expected a number from 0 to 1")
-    if calibrator.method not in POOLED_METHODS:
+    if calibrator.method not in LINEAR_METHODS:
         raise ConfigError(
-            f"threshold: the calibrator is {calibrator.method!r}, expected one of {', '.join(POOLED_METHODS)}; choose "
+            f"threshold: the calibrator is {calibrator.method!r}, expected one of {', '.join(LINEAR_METHODS)}; choose "
             "the threshold on calibrated probabilities instead of mapping it"
         )
-    slope, intercept = slope_and_intercept(calibrator)
+    slope, intercept = slope_and_intercept(calibrator.method, calibrator.parameters)
     if calibrator.log_prior_shift is not None:
         if len(calibrator.log_prior_shift) != 2:
             raise ConfigError(

@@ -229,7 +229,7 @@ class Calibrate(Section):
     method: Literal["auto", "none", "temperature", "platt", "vector", "beta", "isotonic"] = Field(
         "auto",
         description="map from head logits to probabilities; auto: the one of least cross-validated loss, within a "
-        "quarter of a standard error the one with fewest parameters; of two labels and few rows, a blend",
+        "quarter of a standard error the one with fewest parameters; of two labels and few rows, an average",
     )
     max_temperature: Annotated[float, Field(gt=1)] = Field(100.0, description="bound of the temperature, and 1/bound")
     prior: dict[str, Annotated[float, Field(gt=0, lt=1)]] | None = Field(

@@ -14,6 +14,7 @@ METHODS = {
     "vector": "vector: a scale and a bias for each label",
     "beta": "beta: slopes on the logarithms of both probabilities, and an intercept",
     "isotonic": "isotonic: rising steps",
+    "average": "average: the mean probability over slopes and intercepts on the log-odds, by what the rows say of each",
 }
 
 #: Rule of the operating threshold -> what it asks for.

@@ -82,7 +82,11 @@ def test_candidates_are_kept_with_what_they_were_worth(bundle: Path, rows: Path)
     assert facts["num_rows"] == 80
     assert facts["rows_sha256"] == found.decision.facts["rows_sha256"]
     assert facts["threshold_ci"][0] <= found.decision.threshold <= facts["threshold_ci"][1]
-    assert "held-out NLL" in calibrated_summary(bundle, found.decision, found.warnings, found.metrics)
+    printed = calibrated_summary(bundle, found.decision, found.warnings, found.metrics)
+    assert "held-out NLL" in printed
+    # Few rows: the mean over slopes and intercepts, which the bundle keeps.
+    assert "calibrator: average of the candidates, by their weights (80 rows)" in printed
+    assert load_bundle(bundle, device=CPU).calibrator == found.decision.calibrator
 
 
 def test_the_same_rows_give_the_same_bundle(bundle: Path, rows: Path) -> None:

@@ -74,6 +74,9 @@ def test_the_maps_are_their_formulas() -> None:
     odds = np.array([-9.0, -1.0, 0.0, 1.0, 1.5, 2.0, 1e6])
     expected = np.array([0.2, 0.2, 0.3, 0.4, 0.65, 0.9, 0.9])
     np.testing.assert_allclose(isotonic.apply(two(odds))[:, 1], expected, atol=1e-14)
+    average = Calibrator("average", {"weight": (0.25, 0.75), "slope": (2.0, 0.5), "intercept": (0.0, -1.0)}, 5)
+    expected = 0.25 * expit(2 * ODDS) + 0.75 * expit(0.5 * ODDS - 1)
+    np.testing.assert_allclose(average.apply(two(ODDS))[:, 1], expected, atol=1e-14)
     vector = Calibrator("vector", {"scale": (0.5, 1.0, 2.0), "bias": (0.1, 0.0, -0.4)}, 5)
     logits = np.array([[1.0, 2.0, 6.0]])
     expected = np.array([[0.5 * -2 + 0.1, -1.0, 2 * 3 - 0.4]])
@@ -93,13 +96,22 @@ def test_simple_maps_are_special_cases_of_the_others() -> None:
     )
 
 
+def test_an_average_is_exact_where_probabilities_round_to_one_and_for_many_rows() -> None:
+    average = Calibrator("average", {"weight": (0.5, 0.5), "slope": (1.0, 2.0), "intercept": (0.0, 0.0)}, 5)
+    odds = np.linspace(-700, 700, 25_001)
+    p = average.apply(two(odds))
+    assert p[0, 1] == pytest.approx(0.5 * math.exp(-700), rel=1e-10)
+    assert p[-1, 0] == pytest.approx(0.5 * math.exp(-700), rel=1e-10)
+    np.testing.assert_allclose(p[:, 1], (expit(odds) + expit(2 * odds)) / 2, rtol=0, atol=1e-14)
+
+
 def test_a_beta_map_is_exact_where_probabilities_round_to_one() -> None:
     beta = Calibrator("beta", {"a": (0.01,), "b": (0.02,), "c": (0.0,)}, 5)
     far = beta.apply(two(np.array([-500.0, 500.0])))[:, 1]
     np.testing.assert_allclose(far, [expit(-5.0), expit(10.0)], rtol=1e-12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.one_of(
         st.builds(
@@ -120,6 +132,18 @@ def test_a_beta_map_is_exact_where_probabilities_round_to_one() -> None:
                 5,
             ),
             st.lists(st.floats(1e-6, 1 - 1e-6), min_size=1, max_size=6),
+        ),
+        st.builds(
+            lambda maps: Calibrator(
+                "average",
+                {
+                    "weight": (1 / len(maps),) * len(maps),
+                    "slope": tuple(slope for slope, _ in maps),
+                    "intercept": tuple(intercept for _, intercept in maps),
+                },
+                5,
+            ),
+            st.lists(st.tuples(st.floats(0.01, 100), st.floats(-20, 20)), min_size=1, max_size=6),
         ),
     ),
     st.lists(st.floats(-50, 50), min_size=2, max_size=10),

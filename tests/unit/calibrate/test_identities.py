@@ -68,14 +68,14 @@ class Head(Said):
         return X
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(LOGITS)
 def test_logits_come_back_from_probabilities_up_to_a_constant(logits: np.ndarray) -> None:
     difference = logits - invert_softmax(IDENTITY.apply(logits), floor=0, constant="zero")
     np.testing.assert_allclose(difference, np.repeat(logsumexp(logits, axis=1)[:, None], 4, axis=1), atol=EXACT)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(LOGITS, TEMPERATURES)
 def test_a_temperature_is_a_power_of_the_probabilities(logits: np.ndarray, temperature: float) -> None:
     p = IDENTITY.apply(logits)
@@ -87,7 +87,7 @@ def test_a_temperature_is_a_power_of_the_probabilities(logits: np.ndarray, tempe
         np.testing.assert_allclose(at(temperature).apply(said), power, rtol=0, atol=EXACT)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(LOGITS, TEMPERATURES, TEMPERATURES)
 def test_temperatures_compose_by_multiplication(logits: np.ndarray, first: float, second: float) -> None:
     once = logits / first
@@ -97,14 +97,14 @@ def test_temperatures_compose_by_multiplication(logits: np.ndarray, first: float
         np.testing.assert_allclose(twice, at(first * second).apply(logits), rtol=0, atol=EXACT)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(arrays(np.float64, (5, 2), elements=st.floats(-8, 8)), TEMPERATURES)
 def test_two_labels_are_a_sigmoid_of_the_log_odds(logits: np.ndarray, temperature: float) -> None:
     expected = expit(logit(IDENTITY.apply(logits)[:, 1]) / temperature)
     np.testing.assert_allclose(at(temperature).apply(logits)[:, 1], expected, rtol=0, atol=EXACT)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(LOGITS)
 def test_a_temperature_of_one_is_softmax_and_the_extremes_are_uniform_and_one_hot(logits: np.ndarray) -> None:
     np.testing.assert_allclose(at(1.0).apply(logits), scipy_softmax(logits, axis=1), rtol=0, atol=EXACT)
@@ -113,7 +113,7 @@ def test_a_temperature_of_one_is_softmax_and_the_extremes_are_uniform_and_one_ho
     np.testing.assert_allclose(at(1e-6).apply(distinct), np.eye(4)[distinct.argmax(axis=1)], rtol=0, atol=EXACT)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(arrays(np.float64, (5, 4), elements=st.floats(1e-6, 1)), st.floats(0.01, 1000))
 def test_a_wrong_sum_is_repaired(p: np.ndarray, factor: float) -> None:
     logits = invert_softmax(factor * p, floor=0, constant="centred")
@@ -143,7 +143,7 @@ def test_a_second_softmax_of_two_labels_is_a_sigmoid_and_no_temperature_repairs_
     assert needed == pytest.approx([0.364, 0.213], abs=5e-4)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10_000))
 def test_the_likelihood_is_convex_in_the_inverse_temperature_with_the_variance_as_curvature(seed: int) -> None:
     logits, labels = simulate(60, 4, 2.0, seed)
@@ -167,7 +167,7 @@ def test_the_likelihood_is_not_convex_in_the_temperature() -> None:
     assert np.diff(losses, 2).min() < -1e-6
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10_000), st.sampled_from([2, 3, 6]), st.floats(0.3, 4))
 def test_the_optimum_is_where_the_expected_logit_is_that_of_the_labels(
     seed: int, num_labels: int, sharpness: float
@@ -182,14 +182,14 @@ def test_the_optimum_is_where_the_expected_logit_is_that_of_the_labels(
         assert best <= min(nll(1 / low, logits, labels), nll(1 / high, logits, labels)) + 1e-12
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(LOGITS, TEMPERATURES)
 def test_arg_max_is_kept_for_any_labels(logits: np.ndarray, temperature: float) -> None:
     distinct = np.round(logits, 3) + np.array([0.0, 1e-4, 2e-4, 3e-4])
     assert np.array_equal(at(temperature).apply(distinct / 4).argmax(axis=1), distinct.argmax(axis=1))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10_000), st.floats(0.3, 30), st.floats(-3, 3))
 def test_for_two_labels_auroc_and_auprc_are_kept_by_temperature_and_platt(
     seed: int, temperature: float, bias: float
@@ -217,7 +217,7 @@ def test_for_more_labels_one_against_the_rest_is_not_kept() -> None:
     assert roc_auc_score([1, 0], after) == 0
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(LOGITS, arrays(np.float64, (5, 1), elements=st.floats(-50, 50)), TEMPERATURES)
 def test_the_constant_of_a_row_is_irrelevant_to_temperature(
     logits: np.ndarray, constant: np.ndarray, temperature: float
@@ -243,7 +243,7 @@ def test_the_constant_is_irrelevant_to_a_fitted_temperature_and_to_platt_but_not
     np.testing.assert_allclose(vectors[0].apply(zero), vectors[1].apply(centred), rtol=0, atol=EXACT)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.floats(0.001, 0.999), TEMPERATURES, st.lists(st.floats(-7, 7), min_size=1, max_size=20))
 def test_thresholds_move_with_the_temperature(threshold: float, temperature: float, odds: list[float]) -> None:
     far = np.array([d for d in odds if abs(d - logit(threshold)) > 1e-6])

@@ -20,6 +20,9 @@ TWO = {
     "platt": Calibrator("platt", {"slope": (0.7,), "intercept": (-1.1,)}, 77),
     "beta": Calibrator("beta", {"a": (0.7,), "b": (0.0,), "c": (0.3,)}, 2000),
     "isotonic": Calibrator("isotonic", {"logit": (-2.0, 0.1, 3.0), "probability": (0.1, 0.4, 0.4)}, 2000),
+    "average": Calibrator(
+        "average", {"weight": (0.2, 0.8), "slope": (1.0, 0.3), "intercept": (0.0, -0.9)}, num_rows=60
+    ),
 }
 THREE = Calibrator("vector", {"scale": (0.5, 1.0, 2.0), "bias": (0.1, 0.0, -0.4)}, 500)
 EVERY = [*TWO.values(), THREE]
@@ -37,7 +40,7 @@ def temperature_of(logits: np.ndarray, labels: np.ndarray, bound: float = 100.0)
     return calibrator.temperature, warnings
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.sampled_from(EVERY),
     st.lists(st.lists(st.floats(-1.7e308, 1.7e308), min_size=3, max_size=3), min_size=1, max_size=5),
@@ -74,9 +77,9 @@ def test_a_prior_shift_multiplies_probabilities_and_normalises_again(calibrator:
 
 
 def test_what_a_calibrator_says_of_itself() -> None:
-    assert [c.num_parameters for c in EVERY] == [0, 1, 2, 3, 2, 6]
-    assert [c.temperature for c in EVERY] == [1.0, 1 / 3, None, None, None, None]
-    assert [c.num_labels for c in EVERY] == [None, None, 2, 2, 2, 3]
+    assert [c.num_parameters for c in EVERY] == [0, 1, 2, 3, 2, 2, 6]
+    assert [c.temperature for c in EVERY] == [1.0, 1 / 3, None, None, None, None, None]
+    assert [c.num_labels for c in EVERY] == [None, None, 2, 2, 2, 2, 3]
     assert tuple(c.method for c in EVERY) != METHODS
     assert {c.method for c in EVERY} == set(METHODS)
 
@@ -199,6 +202,8 @@ def test_enormous_logits_are_refused_where_they_would_spoil_the_fit(method: str,
 def test_unknown_methods_and_bounds_are_refused() -> None:
     with pytest.raises(ConfigError, match="'histogram', expected one of none, temperature"):
         fit_calibrator([[0.0, 1.0]], [0], method="histogram", max_temperature=100.0)
+    with pytest.raises(ConfigError, match=r"'average', expected one of none, .*isotonic"):
+        fit_calibrator([[0.0, 1.0]], [0], method="average", max_temperature=100.0)
     for bound in (1.0, math.inf, math.nan):
         with pytest.raises(ConfigError, match="above 1"):
             fit_calibrator([[0.0, 1.0]], [0], method="temperature", max_temperature=bound)
@@ -277,6 +282,12 @@ def test_a_fitted_calibrator_comes_back_from_json_bit_for_bit() -> None:
         ("isotonic", {"parameters": {"logit": [0.0, 1.0], "probability": [0.5, 0.4]}}),
         ("isotonic", {"parameters": {"logit": [0.0, 1.0], "probability": [0.0, 0.4]}}),
         ("isotonic", {"parameters": {"logit": [0.0, 1.0], "probability": [0.5, 1.0]}}),
+        ("average", {"parameters": {"weight": [], "slope": [], "intercept": []}}),
+        ("average", {"parameters": {"weight": [0.5, 0.5], "slope": [1.0, 1.0], "intercept": [0.0]}}),
+        ("average", {"parameters": {"weight": [0.5, 0.4], "slope": [1.0, 1.0], "intercept": [0.0, 1.0]}}),
+        ("average", {"parameters": {"weight": [1.5, -0.5], "slope": [1.0, 1.0], "intercept": [0.0, 1.0]}}),
+        ("average", {"parameters": {"weight": [0.5, 0.5], "slope": [1.0, 0.0], "intercept": [0.0, 1.0]}}),
+        ("average", {"log_prior_shift": [0.0, 0.0, 0.0]}),
     ],
 )
 def test_a_malformed_calibrator_is_refused(method: str, change: dict[str, object]) -> None:

@@ -8,13 +8,20 @@ import pytest
 from scipy.special import expit, logit
 
 from clsgen_dist.calibrate import selection as module
-from clsgen_dist.calibrate.pooling import fit_smoothed_temperature
+from clsgen_dist.calibrate.averaging import fit_average
 from clsgen_dist.calibrate.scaling import IDENTITY, Calibrator, fit_calibrator
-from clsgen_dist.calibrate.selection import MIN_CHOICE_ROWS, NUM_STANDARD_ERRORS, Selection, select_calibrator
+from clsgen_dist.calibrate.selection import (
+    MIN_CHOICE_ROWS,
+    NUM_STANDARD_ERRORS,
+    Selection,
+    design_effect,
+    select_calibrator,
+)
 from clsgen_dist.data.synthetic import vignettes
 from clsgen_dist.errors import ConfigError, DataError
 
 MAX_TEMPERATURE = 100.0
+METHODS = ("none", "temperature", "platt")
 
 
 def logits_of(log_odds: np.ndarray) -> np.ndarray:
@@ -122,39 +129,49 @@ def test_more_labels_choose_among_their_own_methods() -> None:
 # Few rows.
 
 
-def test_few_rows_are_pooled_between_the_candidates() -> None:
+def test_few_rows_are_averaged_over_the_candidates() -> None:
     odds, labels = simulate(60, seed=7)
     found = select(2 * odds + 1, labels)
-    assert found.calibrator.method == "platt"
-    weights = np.array([candidate.weight for candidate in found.candidates])
-    assert weights.sum() == pytest.approx(1)
-    assert (weights > 0).all()
-    # Better candidates weigh more, by half of their likelihood.
-    nll = np.array([candidate.mean_nll for candidate in found.candidates])
-    np.testing.assert_allclose(np.log(weights / weights[0]), -0.5 * 60 * (nll - nll[0]), rtol=0, atol=1e-9)
-    slope = found.calibrator.parameters["slope"][0]
-    tempered = fit_smoothed_temperature(logits_of(2 * odds + 1), labels, MAX_TEMPERATURE)
-    platt, _ = fit_calibrator(logits_of(2 * odds + 1), labels, method="platt", max_temperature=MAX_TEMPERATURE)
-    assert tempered.temperature is not None
-    expected = -weights[1] * np.log(tempered.temperature) + weights[2] * np.log(platt.parameters["slope"][0])
-    assert np.log(slope) == pytest.approx(expected, abs=1e-12)
-    assert found.calibrator.parameters["intercept"][0] == pytest.approx(
-        weights[2] * platt.parameters["intercept"][0], abs=1e-12
+    average, weight = fit_average(
+        logits_of(2 * odds + 1), labels, methods=METHODS, max_temperature=MAX_TEMPERATURE, evidence=1.0
     )
+    assert found.calibrator == average
+    assert {c.method: c.weight for c in found.candidates} == weight
+    assert all(0 < value < 1 for value in weight.values())
 
 
-def test_pooling_ends_where_choosing_begins() -> None:
+def test_averaging_ends_where_choosing_begins() -> None:
     odds, labels = simulate(MIN_CHOICE_ROWS, seed=8)
-    assert {c.weight for c in select(3 * odds, labels).candidates} == {0.0, 1.0}
-    assert all(0 < c.weight < 1 for c in select(1.5 * odds[1:], labels[1:]).candidates[1:])
+    assert select(3 * odds, labels).calibrator.method != "average"
+    assert select(3 * odds[1:], labels[1:]).calibrator.method == "average"
 
 
-def test_without_platt_the_pool_is_a_temperature() -> None:
+def test_candidates_that_are_not_asked_for_are_not_averaged_over() -> None:
     odds, labels = simulate(60, seed=9)
-    found = select(3 * odds, labels, methods=("temperature", "none"))
-    tempered = fit_smoothed_temperature(logits_of(3 * odds), labels, MAX_TEMPERATURE).temperature
-    assert tempered is not None
-    assert found.calibrator.temperature == pytest.approx(tempered ** found.candidates[1].weight, rel=1e-12)
+    found = select(odds + 1, labels, methods=("temperature", "none"))
+    assert [c.method for c in found.candidates] == ["none", "temperature"]
+    assert set(found.calibrator.parameters["intercept"]) == {0.0}
+    assert sum(c.weight for c in found.candidates) == pytest.approx(1)
+
+
+def test_copies_of_a_row_say_no_more_than_one_of_them() -> None:
+    odds, labels = simulate(60, seed=20)
+    once = select(3 * odds, labels)
+    copies = np.repeat(np.arange(60), 5)
+    whole = select(3 * odds[copies], labels[copies], groups_N=copies)
+    leaky = select(3 * odds[copies], labels[copies])
+    assert leaky.candidates[0].weight < 1e-3 * once.candidates[0].weight
+    for few, many in zip(once.candidates, whole.candidates, strict=True):
+        assert many.weight == pytest.approx(few.weight, abs=0.02)
+
+
+def test_the_design_effect_of_copies_of_pairs_and_of_rows() -> None:
+    residual, copies = np.array([0.3, -0.4, 0.9]), np.repeat(np.arange(3), 4)
+    assert design_effect(residual, np.arange(3)) == 1
+    assert design_effect(residual[copies], copies) == pytest.approx(4)
+    # Rows of a group that make up for each other, as the two labels of a pair do, are no less than single ones.
+    assert design_effect(np.array([0.5, -0.5, 0.2, -0.2]), np.array([0, 0, 1, 1])) == 1
+    assert design_effect(np.zeros(4), np.array([0, 0, 1, 1])) == 1
 
 
 def test_a_method_that_is_asked_for_alone_is_fitted_as_ever() -> None:
@@ -167,7 +184,8 @@ def test_a_method_that_is_asked_for_alone_is_fitted_as_ever() -> None:
 def test_separated_rows_are_warned_of_and_stay_moderate() -> None:
     odds, _ = simulate(60, seed=12)
     found = select(odds, (odds > 0).astype(np.int64))
-    assert found.calibrator.parameters["slope"][0] < 10
+    p = found.calibrator.apply(logits_of(np.array([-1.0, 1.0])))[:, 1]
+    assert 0.001 < p[0] < 0.2 < 0.8 < p[1] < 0.999
     assert sum("separates the 60 calibration rows" in warning for warning in found.warnings) == 1
     assert not any("stopped at its lower bound" in warning for warning in found.warnings)
 

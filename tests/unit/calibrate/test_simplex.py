@@ -35,7 +35,7 @@ def said_on_a_grid(num_rows: int, step: float, seed: int) -> tuple[np.ndarray, n
     return np.stack([1 - said, said], axis=1), labels
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(arrays(np.float64, (3, 4), elements=st.floats(-1.7e308, 1.7e308)))
 def test_softmax_of_any_finite_scores_sums_to_one(scores: np.ndarray) -> None:
     p = softmax(scores)
@@ -44,7 +44,7 @@ def test_softmax_of_any_finite_scores_sums_to_one(scores: np.ndarray) -> None:
         np.testing.assert_allclose(p, scipy_softmax(scores, axis=1), rtol=0, atol=1e-15)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(SAID)
 def test_each_row_is_divided_by_its_own_sum(said: np.ndarray) -> None:
     p = normalise(said)
@@ -72,7 +72,7 @@ def test_rows_without_a_sum_are_refused() -> None:
         normalise([[1e308, 1e308]])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(SAID, st.floats(0, 0.33))
 def test_a_floor_lifts_small_probabilities_and_keeps_the_order(said: np.ndarray, floor: float) -> None:
     p, lifted = normalise(said), floored(said, floor)
@@ -95,7 +95,7 @@ def test_floors_out_of_range_are_refused(floor: float) -> None:
         floored([[0.4, 0.6]], floor)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(arrays(np.float64, (4, 3), elements=st.floats(-30, 30)))
 def test_logits_are_recovered_up_to_one_constant_a_row(logits: np.ndarray) -> None:
     difference = logits - invert_softmax(scipy_softmax(logits, axis=1), floor=0, constant="zero")
@@ -108,7 +108,7 @@ def test_logits_are_recovered_up_to_one_constant_a_row(logits: np.ndarray) -> No
     )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(POSITIVE, st.sampled_from(["zero", "centred"]), st.sampled_from([0.0, 0.01]))
 def test_softmax_takes_the_inversion_back(said: np.ndarray, constant: str, floor: float) -> None:
     logits = invert_softmax(said, floor=floor, constant=constant)  # type: ignore[arg-type]
@@ -199,7 +199,7 @@ def test_distinct_values_are_counted_over_all_labels_to_a_millionth() -> None:
     assert num_distinct(said_on_a_grid(5000, 0.05, seed=4)[0]) == 21
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(arrays(np.float64, (3, 4, 3), elements=st.floats(0, 1)), st.floats(-5, 5))
 def test_the_mean_of_logits_is_the_geometric_mean_and_no_constant_matters(said: np.ndarray, constant: float) -> None:
     said = said + 1e-3

@@ -40,7 +40,7 @@ def test_of_equal_f1_the_threshold_nearest_to_a_half_is_taken() -> None:
     assert best_f1([0.1, 0.3, 0.4, 0.9], positive) == pytest.approx(0.65)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(st.integers(0, 20), st.booleans()), min_size=2, max_size=30))
 def test_no_other_threshold_has_a_larger_f1(rows: list[tuple[int, bool]]) -> None:
     probability = np.array([p / 20 for p, _ in rows])

@@ -65,7 +65,7 @@ def test_no_minute_sees_more_requests_than_the_limit(per_minute: int) -> None:
     assert starts[-1][0] == pytest.approx(180, rel=0.05, abs=60 / per_minute)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.integers(1, 2000), min_size=1, max_size=60), st.sampled_from([1, 50, 600, 5000]))
 def test_no_minute_sees_more_tokens_than_the_limit(amounts: list[int], per_minute: int) -> None:
     starts = run_wound(starts_of(Limits(Explain(tokens_per_minute=per_minute)), amounts))

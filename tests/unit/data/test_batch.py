@@ -39,14 +39,14 @@ def read_back(batch: Batch, rows: list[TokenizedRow]) -> None:
 
 
 @given(sizes, st.booleans())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_every_row_stands_once_in_one_line(shape: list[tuple[int, int]], one_line: bool) -> None:
     rows = tiny_tokenized(shape)
     read_back(collate(rows, one_line=one_line), rows)
 
 
 @given(sizes)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_one_line_has_no_padding(shape: list[tuple[int, int]]) -> None:
     batch = collate(tiny_tokenized(shape), one_line=True)
     assert batch.input_ids.shape == (1, sum(prompt + max(0, completion - 1) for prompt, completion in shape))

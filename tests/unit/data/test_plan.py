@@ -25,7 +25,7 @@ def tokens(plan: StepPlan, lengths: np.ndarray) -> np.ndarray:
 
 
 @given(st.integers(1, 200), st.integers(1, 50), st.integers(0, 3))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_an_epoch_holds_every_row_once_and_keeps_its_partial_last_step(num_rows: int, batch: int, epoch: int) -> None:
     steps = num_steps_an_epoch(num_rows, batch)
     dealt = [rows_of_step(7, epoch * steps + step, num_rows, batch) for step in range(steps)]
@@ -45,7 +45,7 @@ def test_rows_of_a_step_depend_on_seed_epoch_and_step_alone() -> None:
 
 
 @given(row_lengths, world_sizes, budgets)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_step_is_dealt_whole_within_the_budget_and_in_balance(lengths: np.ndarray, world: int, budget: int) -> None:
     plan = plan_step(range(len(lengths)), lengths, world_size=world, token_budget=budget)
     assert len(plan) == world
@@ -60,7 +60,7 @@ def test_a_step_is_dealt_whole_within_the_budget_and_in_balance(lengths: np.ndar
 
 
 @given(row_lengths, budgets, st.integers(0, 3))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_rows_of_a_step_do_not_depend_on_the_number_of_ranks(lengths: np.ndarray, budget: int, step: int) -> None:
     rows = rows_of_step(3, step % num_steps_an_epoch(len(lengths), 16), len(lengths), 16)
     plans = [plan_step(rows, lengths, world_size=world, token_budget=budget) for world in (1, 2, 3, 8)]
@@ -68,7 +68,7 @@ def test_the_rows_of_a_step_do_not_depend_on_the_number_of_ranks(lengths: np.nda
 
 
 @given(row_lengths, world_sizes, budgets)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_there_are_no_more_micro_batches_than_needed(lengths: np.ndarray, world: int, budget: int) -> None:
     plan = plan_step(range(len(lengths)), lengths, world_size=world, token_budget=budget)
     least = -(-int(lengths.sum()) // (budget * world))
@@ -96,7 +96,7 @@ def test_a_row_over_the_budget_is_named() -> None:
 
 
 @given(row_lengths, world_sizes, budgets)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_an_evaluation_holds_every_row_once(lengths: np.ndarray, world: int, budget: int) -> None:
     plan = plan_all(lengths, world_size=world, token_budget=budget)
     assert len(plan) == world

@@ -63,7 +63,7 @@ rows_strategy = st.lists(
 
 
 @given(rows_strategy, st.integers(0, 5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_group_and_no_text_is_dealt_to_two_splits(rows: list[Row], seed: int) -> None:
     chosen = assign(look(rows), FRACTIONS, seed=seed)
     assert chosen.shape == (len(rows),)
@@ -77,7 +77,7 @@ def test_no_group_and_no_text_is_dealt_to_two_splits(rows: list[Row], seed: int)
 
 
 @given(st.lists(st.integers(1, 6), min_size=8, max_size=60), st.integers(0, 5), st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_shares_of_labels_hold_as_far_as_groups_allow(sizes: list[int], seed: int, data: st.DataObject) -> None:
     labels = data.draw(st.lists(st.sampled_from([0, 1]), min_size=len(sizes), max_size=len(sizes)))
     rows = [

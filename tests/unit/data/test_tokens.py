@@ -113,7 +113,7 @@ def test_a_chat_template_wraps_the_prompt() -> None:
     st.lists(st.sampled_from(["pain", "fever", "\n", "é", "x y", "</s>", "42"]), min_size=1, max_size=60),
     st.integers(13, 40),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_truncation_takes_the_middle_of_the_text_alone(parts: list[str], limit: int) -> None:
     whole, cut = make(prompt=10_000), make(prompt=limit)
     text = " ".join(parts) + "."

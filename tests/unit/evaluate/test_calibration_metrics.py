@@ -67,7 +67,7 @@ def test_of_one_said_value_nothing_can_be_ranked_or_fitted() -> None:
     assert found["calibration_in_the_large"] == pytest.approx(-math.log(4))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(0, 20), st.booleans()), min_size=2, max_size=40), st.integers(1, 12))
 def test_order_and_copies_of_rows_change_nothing(rows: list[tuple[int, bool]], num_bins: int) -> None:
     p, labels = np.array([value / 20 for value, _ in rows]), np.array([int(label) for _, label in rows])

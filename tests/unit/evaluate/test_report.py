@@ -226,9 +226,16 @@ def test_the_page_says_how_the_bundle_came_to_decide(split: Split, tmp_path: Pat
     assert "the lowest threshold with a precision of at least 0.8" in text
     assert "between 0.310 and 0.470" in text
     assert "the temperature ran to its bound." in text
-    pooled = [FITTED["candidates"][0] | {"weight": 0.4}, FITTED["candidates"][1] | {"weight": 0.6}]
-    text = parse(render(tmp_path, split, NO_YES, 0.4, decision=FITTED | {"candidates": pooled})).text
-    assert "candidates are pooled" in text
+
+
+def test_the_page_says_that_candidates_were_averaged_even_where_one_has_all_the_weight(
+    split: Split, tmp_path: Path
+) -> None:
+    average = Calibrator("average", {"weight": (1.0,), "slope": (0.5,), "intercept": (0.0,)}, 60)
+    decision = FITTED | {"calibrator": average.to_json()}
+    text = parse(render(tmp_path, split, NO_YES, 0.4, decision=decision)).text
+    assert "candidates are averaged" in text
+    assert "One was chosen" not in text
 
 
 def test_a_prior_is_said_instead_of_a_verdict(split: Split, tmp_path: Path) -> None:

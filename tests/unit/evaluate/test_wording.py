@@ -61,6 +61,8 @@ def test_a_calibrator_in_numbers() -> None:
     steps = tuple(float(n) for n in range(40))
     isotonic = Calibrator("isotonic", {"logit": steps, "probability": tuple((n + 1) / 50 for n in range(40))}, 5000)
     assert say_calibrator(isotonic.to_json()) == "isotonic: rising steps (40 of them)"
+    average = Calibrator("average", {"weight": (0.02,) * 50, "slope": (1.0,) * 50, "intercept": (0.0,) * 50}, 60)
+    assert say_calibrator(average.to_json()).endswith("by what the rows say of each (50 of them)")
 
 
 def test_a_rule_with_and_without_a_value() -> None:
