@@ -81,6 +81,11 @@ def notes(content: Mapping[str, Any]) -> list[str]:
     for row in content["rows"]:
         if row["num_rows"] and row["num_rows"] < content["num_test_rows"]:
             found.append(f"{row['name']} was measured on {row['num_rows']:,} test rows alone")
+        if row["num_unanswered"]:
+            found.append(
+                f"{row['name']}: of {row['num_unanswered']:,} test rows nothing was said that could be understood; the "
+                "share of each label stands in"
+            )
     return found
 
 

@@ -101,8 +101,15 @@ def _row(
         "overrides": arm.overrides,
         "runs": [job.name for job in jobs],
         "num_rows": len(measured[0].ids) if measured else 0,
+        "num_unanswered": _num_unanswered(jobs[0]) if jobs else 0,
         "numbers": numbers,
     }
+
+
+def _num_unanswered(job: Job) -> int:
+    """Test rows of which the model said nothing that was understood."""
+    metrics = _read(job.folder.evaluation("test") / "metrics.json")
+    return int(metrics["num_rows"]) - int(metrics.get("num_answered_rows", metrics["num_rows"]))
 
 
 def _summary(values: list[float], span: list[float] | None) -> dict[str, Any]:

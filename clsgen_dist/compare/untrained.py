@@ -117,10 +117,7 @@ def _base_rate(rows: list[Row], num_labels: int) -> FloatArray:
 
 
 def _forecast_said(config: RunConfig, folder: RunFolder, listener: Listener) -> tuple[Forecast, Forecast]:
-    """What the model says, by the stage of said probabilities; NaN where no distribution was understood.
-
-    Logarithms need a floor. It is that of the calibration rows, for both splits.
-    """
+    """What the model says, by the stage of said probabilities."""
     try:
         verbalize_run(config, listener)
     except DataError as error:
@@ -128,6 +125,14 @@ def _forecast_said(config: RunConfig, folder: RunFolder, listener: Listener) -> 
             raise
         # The study of methods needs answers that hold something; what was said is measured here all the same.
         listener(Event("verbalize", 1, 1, str(error)))
+    return read_said(config, folder)
+
+
+def read_said(config: RunConfig, folder: RunFolder) -> tuple[Forecast, Forecast]:
+    """What was said of the calibration and the test rows that were asked about; NaN where nothing was understood.
+
+    Logarithms need a floor. It is that of the calibration rows, for both splits. Paraphrases are averaged.
+    """
     lines = (folder.verbalized / "answers.jsonl").read_text(encoding="utf-8").splitlines()
     answers = {(line["split"], line["id"]): line["answers"] for line in map(json.loads, lines)}
     floor = config.verbalize.floor

@@ -27,6 +27,7 @@ def row(name: str, num_rows: int = 50, **own: Any) -> dict[str, Any]:
         "overrides": {"objective.w_gen": 0},
         "runs": [f"{name}-1", f"{name}-2"],
         "num_rows": num_rows,
+        "num_unanswered": 0,
         "numbers": {column.key: own.get(column.key) for column in COLUMNS},
     }
 
@@ -41,6 +42,7 @@ def content() -> dict[str, Any]:
         "columns": [],
         "rows": [
             row("joint", auroc=numbers(0.9512, 0.0021, [0.93, 0.97]), kappa=numbers(0.891, 0.01), rep_4=numbers(0.02)),
+            row("said") | {"num_unanswered": 7},
             row("discriminative", 30, auroc=numbers(0.955, 0.003, [0.93, 0.97]), kappa=numbers(0.07)),
         ],
         "differences": [
@@ -58,7 +60,7 @@ def content() -> dict[str, Any]:
 
 
 def test_a_cell_says_mean_spread_and_interval(content: dict[str, Any]) -> None:
-    joint, alone = content["rows"]
+    joint, _, alone = content["rows"]
     assert cell(joint, "auroc") == "0.951 \u00b1 0.002 [0.930, 0.970]"
     assert cell(joint, "kappa") == "0.891 \u00b1 0.010"
     assert cell(alone, "kappa") == "0.070"
@@ -78,6 +80,7 @@ def test_the_table_is_whole_and_says_what_is_missing(content: dict[str, Any]) ->
     assert "- generative-2 failed: rows.jsonl:3: <b>no label</b>\n" in page
     assert "- not finished yet: joint_kl-1\n" in page
     assert "- discriminative was measured on 30 test rows alone\n" in page
+    assert "- said: of 7 test rows nothing was said that could be understood" in page
     assert "- **holds**: Joint training loses no AUROC" in page
     printed = console_table(content, Path("there"))
     assert "0.951 \u00b1 0.002" in printed
