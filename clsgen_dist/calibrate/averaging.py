@@ -26,7 +26,7 @@ IntArray = npt.NDArray[np.int64]
 
 #: Prior probability that a slope of exactly 1 is right, and that an intercept of exactly 0 is. The two are independent,
 #: so that a head which only has the base rate wrong is a case of its own.
-SLOPE_IS_ONE, INTERCEPT_IS_ZERO = 0.45, 0.7
+SLOPE_IS_ONE, INTERCEPT_IS_ZERO = 0.45, 0.65
 
 #: Otherwise the logarithm of the slope and the intercept are Student-t with this scale (nats) and degrees of freedom.
 #: Normal tails cost 0.02 to 0.04 nats where 50 rows have a base rate that is off by a factor of 20.
