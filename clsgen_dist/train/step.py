@@ -107,8 +107,10 @@ class Stepper:
             terms.append(sums)
         general_kl = None if self._general is None else self._hold_to_base(self._general, step)
         totals = self._totals(terms)
-        if not torch.isfinite(totals).all() or not np.isfinite(general_kl or 0.0):
+        if not torch.isfinite(totals).all():
             self._refuse(step, "loss", plan, terms)
+        if general_kl is not None and not np.isfinite(general_kl):
+            self._refuse(step, "divergence on general text", [], None)
         report = self._engine.step(self._factors(step))
         if not report.applied or not np.isfinite(report.grad_norm):
             self._refuse(step, "gradient", plan, None)
@@ -178,8 +180,9 @@ class Stepper:
             if names
         )
         raise NumericsError(
-            f"step {step + 1}: the {what} is not a finite number (rows at {places}); the weights were not updated. "
-            "Lower train.learning_rate, or look at these rows; the last checkpoint is whole"
+            f"step {step + 1}: the {what} is not a finite number{f' (rows at {places})' if places else ''}; the "
+            f"weights were not updated. Lower train.learning_rate{', or look at these rows' if places else ''}; the "
+            "last checkpoint is whole"
         )
 
 

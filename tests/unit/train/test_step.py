@@ -244,6 +244,23 @@ def test_a_loss_that_is_no_number_names_step_rank_and_row_and_updates_nothing(sp
     assert all(p.grad is None or not p.grad.any() for p in model.parameters())
 
 
+def test_a_divergence_that_is_no_number_blames_no_row(split: TokenizedSplit, general: GeneralText) -> None:
+    def break_base(module: Any, inputs: Any, output: DualHeadOutput) -> DualHeadOutput:
+        base_NV = output.base_lm_logits_NV
+        return output if base_NV is None else output._replace(base_lm_logits_NV=base_NV * float("nan"))
+
+    model = tiny_dual(lora=True)
+    model.register_forward_hook(break_base)
+    before = weights_of(model)
+    with pytest.raises(NumericsError) as error:
+        stepper(PlainEngine(model), split, general=general).run(0)
+    assert str(error.value) == (
+        "step 1: the divergence on general text is not a finite number; the weights were not updated. "
+        "Lower train.learning_rate; the last checkpoint is whole"
+    )
+    assert all(torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())
+
+
 def test_a_gradient_that_is_no_number_updates_nothing(split: TokenizedSplit) -> None:
     model = tiny_dual()
     model.head.weight.register_hook(lambda gradient: gradient * float("inf"))
