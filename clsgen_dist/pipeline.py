@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from clsgen_dist.assess import assess, flat_numbers, predict_rows
 from clsgen_dist.bundle import Bundle, load_bundle
 from clsgen_dist.calibrate.scaling import IDENTITY
 from clsgen_dist.chat.address import check_endpoint
+from clsgen_dist.claim import claimed
 from clsgen_dist.config.folder import RunFolder
 from clsgen_dist.config.run import RunConfig
 from clsgen_dist.data.store import stored_rows
@@ -46,15 +48,17 @@ def run_launched(config: RunConfig, listener: Listener) -> RunFolder:
     use_threads(config)
     ranks = start_distributed(config.train.collective_timeout_seconds)
     outcome: RunFolder | ClsGenError | None = None
-    if ranks.leads:
-        try:
-            outcome = _prepare(config, listener)
-        except ClsGenError as error:
-            outcome = error
-    outcome = ranks.from_leader(outcome)
-    if isinstance(outcome, ClsGenError):
-        raise outcome
-    run_rank(config, RunFolder(config.folder), listener)
+    with ExitStack() as held:
+        if ranks.leads:
+            try:
+                held.enter_context(claimed(config.folder))
+                outcome = _prepare(config, listener)
+            except ClsGenError as error:
+                outcome = error
+        outcome = ranks.from_leader(outcome)
+        if isinstance(outcome, ClsGenError):
+            raise outcome
+        run_rank(config, RunFolder(config.folder), listener)
     return RunFolder(config.folder)
 
 
@@ -82,7 +86,7 @@ def run_with_ray(config: RunConfig, listener: Listener, *, is_trained: bool = Tr
 
     config = _with_absolute_paths(config)
     listener(Event("start Ray", 0, 1))
-    with ray_cluster(config, config.train.num_workers, "train.num_workers"):
+    with claimed(config.folder), ray_cluster(config, config.train.num_workers, "train.num_workers"):
         listener(Event("start Ray", 1, 1))
         folder = _prepare(config, listener)
         listener(Event("start workers", config.train.num_workers, config.train.num_workers))

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from clsgen_dist.claim import claimed
 from clsgen_dist.config.folder import RunFolder
 from clsgen_dist.config.going_on import HOW_ONLY
 from clsgen_dist.config.run import RunConfig
@@ -45,11 +46,15 @@ def explain_run(config: RunConfig, listener: Listener, hire: Hire | None = None)
 
     Raises:
         ConfigError: the teacher cannot be asked (no key, no such model, endpoint down, budget too small), or the run
-            folder belongs to something else. Nothing was asked or written then.
+            folder belongs to something else, or another process is at work there. Nothing was asked or written then.
         DataError: see `survey_splits`; or a source is a test split.
         TeacherError: the teacher cannot be reached any more, or the budget is spent; the same command goes on.
     """
-    folder = RunFolder(config.folder)
+    with claimed(config.folder):
+        return _explain_run(config, RunFolder(config.folder), listener, hire or hire_locally)
+
+
+def _explain_run(config: RunConfig, folder: RunFolder, listener: Listener, hire: Hire) -> RunFolder:
     if explained_set_stands(config, folder):
         return folder
     if folder.config.is_file():
@@ -60,7 +65,7 @@ def explain_run(config: RunConfig, listener: Listener, hire: Hire | None = None)
     check_teacher(config.explain)
     is_new = gather_sources(config, folder)
     try:
-        explain_rows(config, folder, listener, hire or hire_locally)
+        explain_rows(config, folder, listener, hire)
     except (ConfigError, DataError):  # found before the first row: a refused run leaves nothing behind
         if is_new:
             shutil.rmtree(folder.path)

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 LAYERS = (
     ("errors", "records"),
     ("config", "accelerator"),
-    ("data", "model", "objective", "calibrate", "tracking", "progress", "integrity", "page"),
+    ("data", "model", "objective", "calibrate", "tracking", "progress", "integrity", "page", "claim"),
     ("sealed", "sources", "chat"),
     ("bundle", "deciding"),
     ("engine", "predict", "evaluate", "explain"),
