@@ -86,11 +86,13 @@ def _run_jobs(comparison: Comparison, parent: str, failed: dict[str, str], say: 
     waiting = [job for job in comparison.jobs if not job.is_finished]
     say(f"{len(comparison.jobs)} runs, {len(comparison.jobs) - len(waiting)} of them finished before")
     for number, job in enumerate(waiting, 1):
-        left = f", about {sum(took) / len(took) * (len(waiting) - number + 1) / 60:.0f} min left" if took else ""
+        trained = sum(job.arm.kind == "trained" for job in waiting[number - 1 :])  # the others take little of the time
+        left = f", about {sum(took) / len(took) * trained / 60:.0f} min left" if took and trained else ""
         say(f"[{number}/{len(waiting)}] {job.name}{left}")
         begun = time.monotonic()
         code, lines = _run(_under(job.config, parent), job.name, job.arm.kind, comparison.folder, say)
-        took.append(time.monotonic() - begun)
+        if job.arm.kind == "trained":
+            took.append(time.monotonic() - begun)
         if code == INTERRUPTED:
             raise KeyboardInterrupt
         if code or not job.is_finished:
