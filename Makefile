@@ -37,7 +37,7 @@ checks: $(INSTALLED)
 	$(BIN)/mypy
 
 test: checks backbone
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 docs: $(INSTALLED)
 	$(BIN)/python -m clsgen_dist.config.rules > docs/compatibility.md
