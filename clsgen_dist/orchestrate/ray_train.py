@@ -25,15 +25,13 @@ from clsgen_dist.config.run import RunConfig
 from clsgen_dist.errors import ClsGenError, ConfigError
 from clsgen_dist.progress import Event, Listener
 
-#: Environment variables that reach the workers, by name; nothing else of the driver's environment does.
+#: Environment variables that reach the workers of a cluster that was there before, by name. No secrets: these can be
+#: read in the dashboard, so the nodes have their own. A cluster that is started here has this process's environment.
 PASSED_ON = (
     "DS_ACCELERATOR",
     "HF_HOME",
     "HF_HUB_DISABLE_PROGRESS_BARS",
     "HF_HUB_OFFLINE",
-    "HF_TOKEN",
-    "MLFLOW_TRACKING_PASSWORD",
-    "MLFLOW_TRACKING_TOKEN",
     "MLFLOW_TRACKING_USERNAME",
     "NCCL_DEBUG",
     "NCCL_SOCKET_IFNAME",

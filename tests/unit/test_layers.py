@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 LAYERS = (
     ("errors", "records"),
     ("config", "accelerator"),
-    ("data", "model", "objective", "calibrate", "tracking", "progress", "integrity", "page", "claim"),
+    ("data", "model", "objective", "calibrate", "tracking", "progress", "integrity", "page", "upload", "claim"),
     ("sealed", "sources", "chat"),
     ("bundle", "deciding"),
     ("engine", "predict", "evaluate", "explain"),
@@ -22,7 +22,8 @@ LAYERS = (
     ("worker", "prepare", "observe", "recalibrate", "assess"),
     ("orchestrate",),
     ("pipeline", "planning", "launch", "summary"),
-    ("compare",),
+    ("compare", "submit"),
+    ("manifests",),
     ("launchers",),
 )
 LAYER = {unit: number for number, units in enumerate(LAYERS) for unit in units}
