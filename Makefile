@@ -37,7 +37,8 @@ checks: $(INSTALLED)
 	$(BIN)/mypy
 
 test: checks backbone
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/unit
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/integration tests/gpu
 
 docs: $(INSTALLED)
 	$(BIN)/python -m clsgen_dist.config.rules > docs/compatibility.md

@@ -226,8 +226,7 @@ def main(usage: str, run: Callable[[list[str]], None]) -> None:
         run(words)
     except ClsGenError as error:
         if leads():
-            sys.stderr.write(f"error: {error}\n")  # at once: print writes the end of the line by itself
-            sys.stderr.flush()
+            print(f"error: {error}", file=sys.stderr, flush=True)
         else:
             time.sleep(5)  # the launcher ends all ranks when one ends: rank 0 speaks first
         _leave(error.exit_code)

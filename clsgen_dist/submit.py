@@ -86,12 +86,14 @@ def _check_paths(config: RunConfig, upload: Upload) -> None:
             f"run.output_dir {config.run.output_dir} is relative: the job's folder is one node's and is not kept; give "
             "the path of a folder that every node sees"
         )
-    data, model = config.data, config.model.name_or_path
+    data = config.data
     named = {f"data.{name}": getattr(data, name) for name in ("train", "validation", "calibration", "test")}
-    for setting, value in {**named, "data.general_text": data.general_text, "model.name_or_path": model}.items():
-        if value is None or Path(value).is_absolute() or not (upload.folder / value).exists():
-            continue  # a name on the Hub, or a path of the cluster
-        if value not in upload.files:
+    named |= {"data.general_text": data.general_text, "model.name_or_path": config.model.name_or_path}
+    for setting, value in {**named, "train.deepspeed": config.train.deepspeed}.items():
+        if not value or Path(value).is_absolute():
+            continue  # a path of the cluster
+        # What is not here at all is a name on the Hub.
+        if not all(upload.holds(path) for path in upload.folder.glob(value)):
             raise ConfigError(
                 f"{setting} {value} is on this machine and not uploaded; put it where every node sees it, and give the "
                 "path there"

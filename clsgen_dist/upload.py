@@ -29,6 +29,11 @@ class Upload:
     def num_bytes(self) -> int:
         return sum(self.files.values())
 
+    def holds(self, path: Path) -> bool:
+        """Whether a file, or anything below a folder, is among them."""
+        inside = path.relative_to(self.folder).as_posix()
+        return inside in self.files or any(name.startswith(f"{inside}/") for name in self.files)
+
 
 def survey_upload(folder: Path, excludes: Sequence[str] = ()) -> Upload:
     """Goes through a folder as Ray does when it packs it.

@@ -18,11 +18,9 @@ from clsgen_dist.config.compare import compare_help
 
 
 def run(words: list[str]) -> None:
-    found, overrides = launch.parse_words(words, ("seeds", "arms"))
-    path = launch.config_path(found)
-    from clsgen_dist.compare.arms import load_comparison
+    from clsgen_dist.compare.arms import comparison_of
 
-    comparison = load_comparison(path, overrides, seeds=found.get("seeds"), arms=found.get("arms"))
+    comparison = comparison_of(words)
     from clsgen_dist.compare.report import console_table
     from clsgen_dist.compare.running import compare
 

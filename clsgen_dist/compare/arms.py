@@ -18,6 +18,7 @@ from clsgen_dist.config.going_on import changed_settings
 from clsgen_dist.config.run import RunConfig, build_config, load_config
 from clsgen_dist.config.source import ConfigSource, apply_overrides, put_value, read_source
 from clsgen_dist.errors import ConfigError
+from clsgen_dist.launch import config_path, parse_words
 from clsgen_dist.records import SPLITS
 
 #: Name of the run folder that holds the rows of a comparison; no arm is called so, as theirs end in a seed.
@@ -83,6 +84,12 @@ class Comparison:
     arms: tuple[Arm, ...]
     jobs: tuple[Job, ...]
     num_seeds: int
+
+
+def comparison_of(words: Sequence[str]) -> Comparison:
+    """The comparison that a command line of launchers/compare.py asks for. Raises as `load_comparison` does."""
+    found, overrides = parse_words(words, ("seeds", "arms"))
+    return load_comparison(config_path(found), overrides, seeds=found.get("seeds"), arms=found.get("arms"))
 
 
 def load_comparison(

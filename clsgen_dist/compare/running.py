@@ -12,12 +12,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from clsgen_dist.compare.arms import Comparison
+from clsgen_dist.compare.arms import Comparison, Job
 from clsgen_dist.compare.report import write_outputs
 from clsgen_dist.compare.results import gather
 from clsgen_dist.compare.work import ROWS_KIND
@@ -86,9 +86,7 @@ def _run_jobs(comparison: Comparison, parent: str, failed: dict[str, str], say: 
     waiting = [job for job in comparison.jobs if not job.is_finished]
     say(f"{len(comparison.jobs)} runs, {len(comparison.jobs) - len(waiting)} of them finished before")
     for number, job in enumerate(waiting, 1):
-        trained = sum(job.arm.kind == "trained" for job in waiting[number - 1 :])  # the others take little of the time
-        left = f", about {sum(took) / len(took) * trained / 60:.0f} min left" if took and trained else ""
-        say(f"[{number}/{len(waiting)}] {job.name}{left}")
+        say(f"[{number}/{len(waiting)}] {job.name}{_time_left(took, waiting[number - 1 :])}")
         begun = time.monotonic()
         code, lines = _run(_under(job.config, parent), job.name, job.arm.kind, comparison.folder, say)
         if job.arm.kind == "trained":
@@ -100,6 +98,12 @@ def _run_jobs(comparison: Comparison, parent: str, failed: dict[str, str], say: 
             say(f"[{number}/{len(waiting)}] {job.name} failed, the others go on: {failed[job.name]}")
     if waiting:
         say(f"all runs are through, after {(time.monotonic() - started) / 60:.1f} min")
+
+
+def _time_left(took: Sequence[float], waiting: Sequence[Job]) -> str:
+    """What is left by the seconds that trainings took so far; all other arms take little of the time."""
+    trained = sum(job.arm.kind == "trained" for job in waiting)
+    return f", about {sum(took) / len(took) * trained / 60:.0f} min left" if took and trained else ""
 
 
 def _under(config: RunConfig, parent: str) -> RunConfig:

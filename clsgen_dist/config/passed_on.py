@@ -1,4 +1,7 @@
-"""Environment variables that go along with a job: by name, and nothing else."""
+"""Environment variables that go along with a job and on to its workers: by name, and nothing else.
+
+No secrets are among them: what is sent to a cluster can be read in its dashboard, so the nodes have their own.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,13 @@ from clsgen_dist.errors import ConfigError
 #: Reach a job from the machine that hands it in, where that machine has them. Folders, network and accelerator are the
 #: matter of the cluster's nodes.
 TO_JOBS = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_HUB_OFFLINE", "NCCL_DEBUG", "PYTHONWARNINGS", "TOKENIZERS_PARALLELISM")
+
+#: Reach the workers of a cluster that was there before, from the driver. A cluster that a run starts for itself has the
+#: run's whole environment.
+TO_WORKERS = (
+    *TO_JOBS,
+    *("DS_ACCELERATOR", "HF_HOME", "MLFLOW_TRACKING_USERNAME", "NCCL_SOCKET_IFNAME", "TRANSFORMERS_VERBOSITY"),
+)
 
 _SECRET = re.compile(r"(^|_)(KEY|TOKEN|PASSWORD|PASSWD|SECRET|CREDENTIALS?)(_|$)", re.IGNORECASE)
 

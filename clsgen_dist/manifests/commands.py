@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from clsgen_dist import launch
+from clsgen_dist.compare.arms import comparison_of
 from clsgen_dist.config.run import RunConfig
 from clsgen_dist.errors import ClsGenError
 from clsgen_dist.manifests.objects import Fault, Manifest, Pod, of_kind, pods_of
@@ -21,6 +22,7 @@ _CHECKOUT = Path(launch.__file__).parents[1]
 #: What reads the command line of each launcher.
 _READERS: dict[str, Callable[[Sequence[str]], object]] = {
     "calibrate.py": launch.calibrate_request,
+    "compare.py": comparison_of,
     "evaluate.py": launch.evaluate_request,
     "explain.py": launch.config_of,
     "plan.py": launch.config_of,

@@ -9,7 +9,7 @@ from clsgen_dist.manifests.objects import Fault, Manifest, Pod, amount, environm
 
 #: What Ray takes to leave a node that is asked to end, where RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S says nothing.
 _DRAIN_SECONDS = 30.0
-#: What is needed beside it, to save a checkpoint.
+#: What is needed beside it, so that a checkpoint that is being written is written to its end.
 _SAVE_SECONDS = 60.0
 #: What Kubernetes gives a pod that says nothing.
 _GRACE_SECONDS = 30.0
@@ -125,8 +125,8 @@ def _ending_faults(pod: Pod) -> Iterator[Fault]:
     if grace < drain + _SAVE_SECONDS:
         yield Fault(
             pod.place,
-            f"terminationGracePeriodSeconds is {grace:g}; Ray takes up to {drain:g} s to leave and a checkpoint some "
-            f"{_SAVE_SECONDS:g} s more, so give {drain + _SAVE_SECONDS:g} or more",
+            f"terminationGracePeriodSeconds is {grace:g}; Ray takes up to {drain:g} s to leave and a checkpoint that "
+            f"is being written some {_SAVE_SECONDS:g} s more, so give {drain + _SAVE_SECONDS:g} or more",
         )
 
 

@@ -21,24 +21,10 @@ from ray.train import CheckpointConfig, FailureConfig, ScalingConfig
 from ray.train import RunConfig as RayRunConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from clsgen_dist.config.passed_on import TO_WORKERS
 from clsgen_dist.config.run import RunConfig
 from clsgen_dist.errors import ClsGenError, ConfigError
 from clsgen_dist.progress import Event, Listener
-
-#: Environment variables that reach the workers of a cluster that was there before, by name. No secrets: these can be
-#: read in the dashboard, so the nodes have their own. A cluster that is started here has this process's environment.
-PASSED_ON = (
-    "DS_ACCELERATOR",
-    "HF_HOME",
-    "HF_HUB_DISABLE_PROGRESS_BARS",
-    "HF_HUB_OFFLINE",
-    "MLFLOW_TRACKING_USERNAME",
-    "NCCL_DEBUG",
-    "NCCL_SOCKET_IFNAME",
-    "PYTHONWARNINGS",
-    "TOKENIZERS_PARALLELISM",
-    "TRANSFORMERS_VERBOSITY",
-)
 
 RankMain = Callable[[dict[str, Any], Listener], None]
 
@@ -116,7 +102,7 @@ def run_on_ray(config: RunConfig, rank_main: RankMain, listener: Listener) -> No
             failure_config=FailureConfig(max_failures=config.ray.max_failures),
             checkpoint_config=CheckpointConfig(),
             worker_runtime_env={  # type: ignore[call-arg]
-                "env_vars": {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+                "env_vars": {name: os.environ[name] for name in TO_WORKERS if name in os.environ}
             },
         ),
     )

@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from clsgen_dist.bundle import load_bundle, read_manifest
+from clsgen_dist.claim import claimed
 from clsgen_dist.config.folder import RunFolder
 from clsgen_dist.config.run import RunConfig, load_config
 from clsgen_dist.data.store import stored_rows
@@ -78,6 +79,11 @@ def test_resume_goes_on_and_a_finished_run_is_not_trained_again(finished: Finish
         range(LAST_CHECKPOINT + 1, NUM_STEPS + 1)
     )
     assert "train" not in {stage for stage, _ in finished.repeated}
+
+
+def test_nobody_goes_on_with_a_run_that_another_process_is_at(finished: Finished, one_rank: RankPool) -> None:
+    with claimed(finished.folder.path), pytest.raises(RanksFailed, match="is at work there; wait until it ends"):
+        one_rank.run(flow_on_rank, finished.config)
 
 
 def test_run_folder_is_as_the_contract_says(finished: Finished) -> None:

@@ -12,6 +12,10 @@ import pytest
 
 from clsgen_dist.claim import claimed
 from clsgen_dist.errors import ConfigError
+from clsgen_dist.explain.stage import explain_run
+from clsgen_dist.pipeline import run_with_ray
+from clsgen_dist.progress import silent
+from tests.support.tiny import tiny_config
 
 HOLDER = """
 import sys, time
@@ -53,3 +57,12 @@ def test_a_place_where_nothing_can_be_written(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("a file", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"one: nothing can be written there \(.*\); see run\.output_dir"):
         claimed(tmp_path / "runs" / "one").__enter__()
+
+
+def test_whoever_explains_or_trains_claims_the_folder(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path)
+    with claimed(config.folder):
+        for stage in (explain_run, run_with_ray):
+            with pytest.raises(ConfigError, match="is at work there"):
+                stage(config, silent)
+    assert not config.folder.exists()

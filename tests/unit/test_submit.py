@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from clsgen_dist.config.passed_on import TO_JOBS, is_secret, job_environment
+from clsgen_dist.config.passed_on import TO_WORKERS, is_secret, job_environment
 from clsgen_dist.errors import ConfigError
 from clsgen_dist.submit import job_command, submit_request
 from clsgen_dist.upload import RAY_EXCLUDES, check_upload, survey_upload
@@ -142,14 +142,45 @@ def test_what_is_refused(words: list[str], message: str, checkout: Path, monkeyp
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("value", "is_here_alone"),
+    [
+        ("notes/deep/kept.txt", False),
+        ("./notes/deep/kept.txt", False),
+        ("notes/deep/*.txt", False),
+        ("notes/deep/*", True),  # one of them is ignored
+        ("../rows.csv", True),
+        ("org/set:train", False),  # on the Hub
+    ],
+)
+def test_rows_that_go_along_and_rows_that_do_not(
+    value: str, is_here_alone: bool, checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(checkout)
+    (checkout.parent / "rows.csv").write_text("text,label\n", encoding="utf-8")
+    words = [*ADDRESS, "--config", "examples/demo.yaml", "--data.vignettes", "null", "--data.train", value]
+    if is_here_alone:
+        with pytest.raises(ConfigError, match="is on this machine and not uploaded"):
+            submit_request(words, checkout)
+    else:
+        submit_request(words, checkout)
+
+
+def test_models_and_settings_go_along_as_folders_and_files(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(checkout)
+    words = [*ADDRESS, "--config", "examples/demo.yaml", "--model.from_scratch", "null", "--model.name_or_path"]
+    submit_request([*words, "notes/deep"], checkout)
+    shutil.copy(checkout / "ds_configs/zero3_cpu.json", checkout / "data/mine.json")
+    with pytest.raises(ConfigError, match=r"train\.deepspeed data/mine\.json is on this machine"):
+        submit_request([*words, "notes/deep", "--train.deepspeed", "data/mine.json"], checkout)
+
+
 def test_a_variable_that_is_not_set() -> None:
     with pytest.raises(ConfigError, match="--env SITE: there is no such variable here"):
         job_environment({}, ("SITE",))
 
 
 def test_no_secret_is_on_a_list() -> None:
-    from clsgen_dist.orchestrate.ray_train import PASSED_ON
-
-    assert [name for name in (*TO_JOBS, *PASSED_ON) if is_secret(name)] == []
+    assert [name for name in TO_WORKERS if is_secret(name)] == []
     assert not is_secret("TOKENIZERS_PARALLELISM")
     assert is_secret("HF_TOKEN")

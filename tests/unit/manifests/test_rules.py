@@ -115,6 +115,12 @@ def found(manifests: list[Any]) -> list[str]:
         (
             LAPTOP,
             "spec.entrypoint",
+            "python launchers/compare.py --config examples/compare_demo.yaml --arms joined",
+            "joined",
+        ),
+        (
+            LAPTOP,
+            "spec.entrypoint",
             "python /srv/launchers/ray_train.py --config /etc/clsgen-dist/run.yaml",
             "/srv/launchers/ray_train.py is not in /opt/clsgen_dist",
         ),
@@ -179,6 +185,8 @@ def found(manifests: list[Any]) -> list[str]:
             "7Gi",
             "shared memory of 7Gi counts as memory",
         ),
+        (LAPTOP, f"{WORKERS}.replicas", -1, "replicas, minReplicas and maxReplicas must be 0 or more"),
+        (LAPTOP, "spec.rayClusterSpec", ABSENT, "neither rayClusterSpec nor clusterSelector"),
         (LAPTOP, f"{WORKERS}.template.metadata.labels", {}, "no NetworkPolicy lets it send to Deployment/mlflow"),
     ],
 )
@@ -198,6 +206,7 @@ def rules(*given: tuple[str, str, int]) -> dict[str, Any]:
         (rules(("DeleteSelf", "FAILED", 1), ("DeleteSelf", "FAILED", 2)), "DeleteSelf stands there a second time"),
         (rules(("DeleteSelf", "FAILED", -1)), "ttlSeconds is -1"),
         ({"deletionRules": [{"policy": "DeleteSelf", "condition": {}}]}, "must have one of jobStatus"),
+        (rules(("DeleteSelf", "FAILED", 1)) | {"onSuccess": {"policy": "DeleteSelf"}}, "onFailure; keep one kind"),
         (rules(("DeleteWorkers", "FAILED", 5), ("DeleteCluster", "FAILED", 9)), None),
         (rules(("DeleteSelf", "SUCCEEDED", 0), ("DeleteCluster", "FAILED", 9)), None),
     ],
@@ -211,8 +220,22 @@ def test_deletion_rules(strategy: dict[str, Any], message: str | None) -> None:
 
 
 @pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"suspend": True, "shutdownAfterJobFinishes": False}, "suspend wants shutdownAfterJobFinishes: true"),
+        ({"suspend": True, "clusterSelector": {"ray.io/cluster": "develop"}}, "suspend cannot go with clusterSelector"),
+    ],
+)
+def test_a_job_that_sleeps(changes: dict[str, Any], message: str) -> None:
+    manifests = overlay(LAPTOP)
+    next(manifest for manifest in manifests if manifest["kind"] == "RayJob")["spec"].update(changes)
+    assert any(message in fault for fault in found(manifests))
+
+
+@pytest.mark.parametrize(
     ("target", "path", "value", "message"),
     [
+        ("Deployment/mlflow", f"{POD}.containers.0.image", ABSENT, "container mlflow: no image"),
         ("Deployment/mlflow", f"{POD}.containers.0.image", "clsgen-dist:latest", "has no fixed version"),
         ("Deployment/mlflow", f"{POD}.containers.0.image", "host:5000/clsgen-dist", "has no fixed version"),
         ("Deployment/mlflow", f"{POD}.containers.0.readinessProbe", ABSENT, "no readinessProbe"),
