@@ -31,6 +31,9 @@ LOST_KAPPA, LOST_REPETITION, LOST_NLL_RATIO = 0.2, 0.2, 1.0
 #: Change of the NLL of general text that is as good as none, in percent.
 KEPT_CHANGE = 2.0
 
+#: Arms that are held to the base model by a divergence: on general text, and on the explanations.
+HELD_ARMS = ("joint_general", "joint_kl")
+
 
 def judge_claims(content: Content) -> list[dict[str, str]]:
     """Judges all claims.
@@ -198,10 +201,20 @@ def _aligned(content: Content, name: str, least_kappa: float, least_auroc: float
 
 
 def _keeps_general_text(content: Content) -> tuple[str, str]:
-    change = _mean(content, "joint_kl", "general_text_change")
-    found = _difference(content, "joint_kl", "joint", "auroc")
+    """Whether any of the ways to hold a model to its base does it."""
+    judged = [found for name in HELD_ARMS if (found := _is_held(content, name)) is not None]
+    if not judged:
+        return _absent("joint", *HELD_ARMS)
+    verdicts = [verdict for verdict, _ in judged]
+    verdict = next(verdict for verdict in (HOLDS, UNKNOWN, FAILS) if verdict in verdicts)
+    return verdict, ". ".join(words for _, words in judged)
+
+
+def _is_held(content: Content, name: str) -> tuple[str, str] | None:
+    change = _mean(content, name, "general_text_change")
+    found = _difference(content, name, "joint", "auroc")
     if change is None or found is None:
-        return UNKNOWN, "joint, joint_kl, or their NLL of general text is missing"
-    aligned, words = _aligned(content, "joint_kl", *OUR_ALIGNMENT)
+        return None
+    aligned, words = _aligned(content, name, *OUR_ALIGNMENT)
     verdict = _together([HOLDS if change <= KEPT_CHANGE else FAILS, _no_loss(*found), aligned])
-    return verdict, f"general text {change:+.1f} %, AUROC {_say(*found)} over joint; {words}"
+    return verdict, f"{words}, general text {change:+.1f} %, AUROC {_say(*found)} over joint"

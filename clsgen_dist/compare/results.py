@@ -30,6 +30,8 @@ PAIRS = (
     ("joint", "bag_of_words"),
     ("joint_kl", "joint"),
     ("joint_kl", "discriminative"),
+    ("joint_general", "joint"),
+    ("joint_general", "discriminative"),
 )
 
 #: Numbers that come from probabilities, so that they can be resampled.

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from clsgen_dist.compare.claims import FAILS, HOLDS, UNKNOWN, judge_claims
+from clsgen_dist.compare.claims import FAILS, HELD_ARMS, HOLDS, UNKNOWN, judge_claims
 from clsgen_dist.compare.columns import COLUMNS
+from clsgen_dist.compare.results import PAIRS
+from clsgen_dist.config.compare import DEFAULT_ARMS
 
 PROMPTING, AUROC, LANGUAGE, PAPER_ALIGNMENT, OUR_ALIGNMENT, GENERAL_TEXT, FLOOR = range(7)
 
@@ -132,8 +134,26 @@ def test_general_text_is_kept_only_where_nothing_else_is_lost(
     change: float, auroc: Span, kappa: float, expected: str
 ) -> None:
     own = {"general_text_change": change, "kappa": kappa, "auroc_alignment": 0.99}
-    found = content({"joint_kl": own}, {("joint_kl", "joint"): {"auroc": auroc}})
-    assert verdict(GENERAL_TEXT, found) == expected
+    for arm in HELD_ARMS:
+        found = content({arm: own}, {(arm, "joint"): {"auroc": auroc}})
+        assert verdict(GENERAL_TEXT, found) == expected
+
+
+def test_one_way_to_keep_general_text_is_enough() -> None:
+    kept = {"general_text_change": 1.0, "kappa": 0.9, "auroc_alignment": 0.99}
+    equal = {"auroc": (0.0, -0.01, 0.01)}
+    differences = {("joint_general", "joint"): equal, ("joint_kl", "joint"): equal}
+    found = content({"joint_general": kept, "joint_kl": kept | {"general_text_change": 5.0}}, differences)
+    claim = judge_claims(found)[GENERAL_TEXT]
+    assert claim["verdict"] == HOLDS
+    assert "general text +1.0 %" in claim["words"]
+    assert "general text +5.0 %" in claim["words"]
+    assert verdict(GENERAL_TEXT, content()) == UNKNOWN
+
+
+def test_what_the_claims_need_is_in_every_comparison() -> None:
+    assert {(arm, "joint") for arm in HELD_ARMS} <= set(PAIRS)
+    assert {arm.name for arm in DEFAULT_ARMS} >= {name for pair in PAIRS for name in pair}
 
 
 def test_the_floor_is_word_counts() -> None:
