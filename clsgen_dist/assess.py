@@ -12,7 +12,8 @@ from clsgen_dist.bundle import Bundle, bundle_columns, load_bundle, read_task, t
 from clsgen_dist.chat.address import check_endpoint
 from clsgen_dist.config.assess import assess_config
 from clsgen_dist.config.evaluate import Evaluate
-from clsgen_dist.config.sections import Predict, Run
+from clsgen_dist.config.predict import Predict
+from clsgen_dist.config.sections import Run
 from clsgen_dist.data.store import stored_rows
 from clsgen_dist.data.unseen import read_unseen
 from clsgen_dist.engine.collectives import Ranks

@@ -12,6 +12,7 @@ from clsgen_dist.config.chat_rules import JUDGE_RULES
 from clsgen_dist.config.decision_rules import DECISION_RULES
 from clsgen_dist.config.evaluate import Evaluate
 from clsgen_dist.config.run import validated
+from clsgen_dist.config.predict import Predict
 from clsgen_dist.config.sections import Section
 from clsgen_dist.config.source import ConfigSource, apply_overrides
 from clsgen_dist.errors import ConfigError
@@ -22,7 +23,7 @@ class AssessConfig(Section):
 
     run: sections.Run
     task: sections.Task
-    predict: sections.Predict
+    predict: Predict
     calibrate: sections.Calibrate = Field(sections.Calibrate())
     evaluate: Evaluate = Field(Evaluate())
 

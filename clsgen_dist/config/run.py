@@ -15,9 +15,12 @@ from pydantic.fields import FieldInfo
 from clsgen_dist.config import sections
 from clsgen_dist.config.evaluate import Evaluate
 from clsgen_dist.config.explain import Explain
+from clsgen_dist.config.predict import Predict
 from clsgen_dist.config.rules import broken_rules
 from clsgen_dist.config.sections import Section
+from clsgen_dist.config.services import Ray, Tracking
 from clsgen_dist.config.source import ConfigSource, Keys, apply_overrides, dump_tree, read_source
+from clsgen_dist.config.train import Train
 from clsgen_dist.config.verbalize import Verbalize
 from clsgen_dist.errors import ConfigError
 
@@ -32,14 +35,14 @@ class RunConfig(Section):
     data: sections.Data
     model: sections.Model
     objective: sections.Objective = Field(sections.Objective())
-    train: sections.Train = Field(sections.Train())
+    train: Train = Field(Train())
     explain: Explain = Field(Explain())
     calibrate: sections.Calibrate = Field(sections.Calibrate())
     verbalize: Verbalize = Field(Verbalize())
-    predict: sections.Predict = Field(sections.Predict())
+    predict: Predict = Field(Predict())
     evaluate: Evaluate = Field(Evaluate())
-    tracking: sections.Tracking = Field(sections.Tracking())
-    ray: sections.Ray = Field(sections.Ray())
+    tracking: Tracking = Field(Tracking())
+    ray: Ray = Field(Ray())
 
     @property
     def folder(self) -> Path:

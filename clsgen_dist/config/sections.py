@@ -192,38 +192,6 @@ class Objective(Section):
     )
 
 
-class Train(Section):
-    epochs: Count = Field(1, description="passes over the training rows")
-    max_steps: Count | None = Field(None, description="optimizer steps at most; null: all of epochs")
-    global_batch: Count = Field(32, description="rows an optimizer step, over all workers")
-    token_budget: Count = Field(4096, description="tokens a micro-batch on one worker, at most")
-    learning_rate: Annotated[float, Field(gt=0)] = Field(2e-4, description="peak, backbone or its adapter")
-    head_learning_rate: Annotated[float, Field(gt=0)] = Field(1e-3, description="peak, classification head")
-    weight_decay: Weight = Field(0.0, description="decoupled weight decay of matrices; vectors have none")
-    adam_betas: list[Annotated[float, Field(ge=0, lt=1)]] = Field(
-        [0.9, 0.999], description="AdamW moments", min_length=2, max_length=2
-    )
-    adam_eps: Annotated[float, Field(gt=0)] = Field(1e-8, description="AdamW epsilon")
-    warmup_fraction: Fraction = Field(0.05, description="share of the steps with a rising learning rate")
-    final_lr_fraction: Fraction = Field(0.1, description="learning rate at the end of the cosine, share of the peak")
-    head_warmup_steps: int = Field(
-        0, ge=0, description="steps in which only the head is trained, before the joint phase"
-    )
-    max_grad_norm: Annotated[float, Field(gt=0)] = Field(1.0, description="global gradient norm to clip at")
-    precision: Literal["bf16", "fp32"] = Field("bf16", description="number format of weights and activations")
-    num_workers: Count = Field(1, description="ZeRO workers under Ray, one a GPU; the deepspeed launcher sets its own")
-    checkpoint_steps: Count | None = Field(
-        200, description="optimizer steps between checkpoints; null: none but the last"
-    )
-    keep_checkpoints: Count = Field(2, description="newest checkpoints to keep")
-    eval_steps: Count | None = Field(
-        None, description="optimizer steps between looks at validation; null: ten in a run"
-    )
-    max_validation_rows: Count = Field(1000, description="validation rows to look at while training")
-    deepspeed: str = Field("ds_configs/zero3_bf16.json", description="file of ZeRO settings")
-    cpu_threads: Count | None = Field(None, description="CPU threads a worker; null: the node's cores / its workers")
-    collective_timeout_seconds: Count = Field(1800, description="longest wait for another worker")
-
 
 class Calibrate(Section):
     method: Literal["auto", "none", "temperature", "platt", "vector", "beta", "isotonic"] = Field(
@@ -243,21 +211,3 @@ class Calibrate(Section):
     threshold_value: Annotated[float, Field(gt=0)] | None = Field(
         None, description="precision, recall, cost ratio or share that calibrate.threshold asks for"
     )
-
-
-class Predict(Section):
-    explain: Literal["all", "none"] = Field("all", description="rows that get an explanation")
-    max_new_tokens: Count = Field(128, description="tokens of verdict and explanation, at most")
-    token_budget: Count = Field(8192, description="tokens of a batch on one worker, padding counted, at most")
-
-
-class Tracking(Section):
-    uri: str | None = Field(None, description="MLflow server or database; null: OUTPUT_DIR/mlflow.db")
-    experiment: str = Field("clsgen_dist", description="MLflow experiment", min_length=1)
-    parent_run_id: str | None = Field(None, description="MLflow run that this one is shown under; null: none")
-
-
-class Ray(Section):
-    address: str | None = Field(None, description="Ray cluster; null: RAY_ADDRESS, else a cluster on this machine")
-    cpus_per_worker: Annotated[float, Field(gt=0)] = Field(1.0, description="CPUs that a worker reserves")
-    max_failures: int = Field(3, ge=0, description="restarts of the worker group after a failure")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from clsgen_dist.config.sections import Train
+from clsgen_dist.config.train import Train
 from clsgen_dist.data.plan import num_steps_an_epoch
 
 

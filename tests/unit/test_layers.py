@@ -20,7 +20,7 @@ LAYERS = (
     ("engine", "predict", "evaluate", "explain"),
     ("train", "verbalize"),
     ("worker", "prepare", "observe", "recalibrate", "assess"),
-    ("orchestrate",),
+    ("orchestrate", "release"),
     ("pipeline", "planning", "launch", "summary"),
     ("compare", "submit"),
     ("manifests",),

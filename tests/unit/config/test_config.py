@@ -14,7 +14,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from clsgen_dist.config import evaluate, explain, sections, verbalize
+from clsgen_dist.config import evaluate, explain, predict, sections, services, train, verbalize
 from clsgen_dist.config.run import (
     RunConfig,
     differing_keys,
@@ -76,7 +76,7 @@ def test_defaults_fill_what_the_file_leaves_out(file: Path) -> None:
     config = load_config(file)
     assert config.task.labels == ["no", "yes"]
     assert config.num_labels == 2
-    assert config.train == sections.Train()
+    assert config.train == train.Train()
     assert config.folder == ROOT / "runs" / "x"
 
 
@@ -267,8 +267,8 @@ def test_any_configuration_reads_back(
         task=sections.Task(question=question, labels=["09", "1e-4", "no"]),
         data=sections.Data(train="rows.jsonl", label_map={"1": "no"}),
         model=sections.Model(name_or_path="x"),
-        train=sections.Train(learning_rate=rate),
-        tracking=sections.Tracking(uri=uri),
+        train=train.Train(learning_rate=rate),
+        tracking=services.Tracking(uri=uri),
     )
     path = tmp_path_factory.mktemp("dump") / "config.yaml"
     path.write_text(dump_config(config), encoding="utf-8", newline="")
@@ -306,7 +306,8 @@ def test_every_field_of_every_section_is_a_setting() -> None:
         for name, info in model.model_fields.items():
             inner = [
                 kind
-                for kind in (vars(sections) | vars(evaluate) | vars(explain) | vars(verbalize)).values()
+                for module in (sections, evaluate, explain, predict, services, train, verbalize)
+                for kind in vars(module).values()
                 if _is_section(kind) and kind.__name__ in str(info.annotation)
             ]
             names += leaves(inner[0], f"{prefix}{name}.") if inner else [prefix + name]

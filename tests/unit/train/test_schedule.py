@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from clsgen_dist.config.sections import Train
+from clsgen_dist.config.train import Train
 from clsgen_dist.train.schedule import is_due, learning_rate_factors, total_steps, validation_interval
 
 
