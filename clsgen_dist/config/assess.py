@@ -11,8 +11,8 @@ from clsgen_dist.config import sections
 from clsgen_dist.config.chat_rules import JUDGE_RULES
 from clsgen_dist.config.decision_rules import DECISION_RULES
 from clsgen_dist.config.evaluate import Evaluate
-from clsgen_dist.config.run import validated
 from clsgen_dist.config.predict import Predict
+from clsgen_dist.config.run import validated
 from clsgen_dist.config.sections import Section
 from clsgen_dist.config.source import ConfigSource, apply_overrides
 from clsgen_dist.errors import ConfigError

@@ -192,7 +192,6 @@ class Objective(Section):
     )
 
 
-
 class Calibrate(Section):
     method: Literal["auto", "none", "temperature", "platt", "vector", "beta", "isotonic"] = Field(
         "auto",
