@@ -235,7 +235,7 @@ def predict_rows(
 
     predictor = Predictor(bundle, limits.token_budget, limits.max_new_tokens, ranks.device)
     share = -(-(num_explained - ranks.rank) // ranks.world_size) if num_explained > ranks.rank else 0
-    answers = predictor.predict(mine, num_explained=share, free=free, on_progress=heard)
+    answers = predictor.predict(mine, num_explained=share, margin=limits.uncertain_margin, free=free, on_progress=heard)
     everyone = ranks.gather(answers)
     return [everyone[n % ranks.world_size][n // ranks.world_size] for n in range(len(rows))]
 

@@ -95,16 +95,28 @@ def predict_request(words: Sequence[str]) -> PredictRequest:
     for name in ("input", "output"):
         if name not in found:
             raise ConfigError(f"--{name} FILE is missing")
-    explain = found.get("explain", "all")
-    if explain not in ("all", "none"):
-        raise ConfigError(f"--explain: found {explain!r}, expected all or none")
-    bundle = Path(found["bundle"]) if "bundle" in found else _run_folder(found["config"], rest).bundle
+    explain = found.get("explain")
+    if explain not in (None, "all", "uncertain", "none"):
+        raise ConfigError(f"--explain: found {explain!r}, expected all, uncertain or none")
     overrides = _overrides(rest)
-    strange = [words[0] for words in overrides if not words[0].startswith("--data.")]
+    strange = [words[0] for words in overrides if not words[0].startswith(("--data.", "--predict.", "--ray."))]
     if strange and "bundle" in found:
-        raise ConfigError(f"{strange[0]}: with --bundle only settings of data.* may follow")
+        raise ConfigError(f"{strange[0]}: with --bundle only settings of data, predict and ray may follow")
+    settings = [word for words in overrides if words[0].startswith(("--predict.", "--ray.")) for word in words]
+    bundle = Path(found.get("bundle", ""))
+    short = [] if explain is None else ["--predict.explain", explain]
+    if "config" in found:
+        config = load_config(found["config"], [*rest, *short])
+        bundle = RunFolder(config.folder).bundle
+        settings = [
+            f"--{section}.{name}={'null' if value is None else value}"
+            for section in ("predict", "ray")
+            for name, value in getattr(config, section).model_dump().items()
+        ]
     columns = tuple(word for words in overrides if words[0].startswith("--data.") for word in words)
-    return PredictRequest(bundle, found["input"], Path(found["output"]), found.get("base"), explain == "all", columns)
+    return PredictRequest(
+        bundle, found["input"], Path(found["output"]), found.get("base"), columns, (*settings, *short)
+    )
 
 
 def answers_request(words: Sequence[str]) -> AnswersRequest | None:
@@ -199,10 +211,6 @@ def _overrides(words: Sequence[str]) -> list[list[str]]:
         takes_next = word.startswith("--") and "=" not in word
         found.append([word, *([waiting.pop(0)] if takes_next and waiting else [])])
     return found
-
-
-def _run_folder(path: str, overrides: Sequence[str]) -> RunFolder:
-    return RunFolder(load_config(path, overrides).folder)
 
 
 def leads() -> bool:

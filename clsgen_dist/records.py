@@ -162,16 +162,16 @@ class PredictRequest:
         source: rows to predict.
         output: file of predictions to write.
         base: folder of the base model where it has moved, or None.
-        explain: whether to write explanations.
         columns: settings of `data` that override those of the bundle, as words.
+        settings: settings of `predict` and `ray`, likewise.
     """
 
     bundle: Path
     source: str
     output: Path
     base: str | None
-    explain: bool
     columns: tuple[str, ...]
+    settings: tuple[str, ...]
 
 
 @dataclass(frozen=True)

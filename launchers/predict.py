@@ -4,7 +4,8 @@ python launchers/predict.py --bundle runs/demo/bundle --input rows.jsonl --outpu
 python launchers/predict.py --config run.yaml --input rows.jsonl --output predictions.jsonl
 
 --bundle takes the columns from the bundle, --config the bundle and the columns of that run; --data.text_column and its
-neighbours rename them. --explain none leaves explanations out. --base FOLDER says where the base model is now.
+neighbours rename them. --explain none leaves explanations out; --explain uncertain --predict.uncertain_margin 0.1
+writes them for rows near the operating threshold only. --base FOLDER says where the base model is now.
 """
 
 import sys

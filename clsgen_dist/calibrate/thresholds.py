@@ -233,3 +233,24 @@ def decide(probabilities_NK: npt.ArrayLike, threshold: float | None) -> IntArray
     if threshold is not None and probabilities_NK.shape[1] == 2:
         return np.asarray(probabilities_NK[:, 1] >= threshold, dtype=np.int64)
     return np.asarray(probabilities_NK.argmax(axis=1), dtype=np.int64)
+
+
+def near_threshold(probabilities_NK: npt.ArrayLike, threshold: float | None, margin: float) -> npt.NDArray[np.bool_]:
+    """Whether a little more or less probability would have decided otherwise.
+
+    Args:
+        probabilities_NK: probability of each label; rows sum to 1.
+        threshold: as `decide` takes it; None of two labels is 0.5.
+        margin: of two labels the distance of the last one's probability from the threshold, of more labels that of the
+            two largest probabilities from each other; 0 to 1, and rows at just that distance are near.
+
+    Returns:
+        Shape (N,).
+    """
+    probabilities_NK = np.asarray(probabilities_NK, dtype=np.float64)
+    if probabilities_NK.shape[1] == 2:
+        distance_N = np.abs(probabilities_NK[:, 1] - (0.5 if threshold is None else threshold))
+    else:
+        second_N, first_N = np.sort(probabilities_NK, axis=1)[:, -2:].T
+        distance_N = first_N - second_N
+    return np.asarray(distance_N <= margin)

@@ -6,10 +6,17 @@ from typing import Literal
 
 from pydantic import Field
 
-from clsgen_dist.config.sections import Count, Section
+from clsgen_dist.config.sections import Count, Fraction, Section
 
 
 class Predict(Section):
-    explain: Literal["all", "none"] = Field("all", description="rows that get an explanation")
+    explain: Literal["all", "uncertain", "none"] = Field(
+        "all", description="rows that get an explanation; uncertain: those that predict.uncertain_margin names"
+    )
+    uncertain_margin: Fraction | None = Field(
+        None,
+        description="a row is uncertain whose calibrated probability of the last of two labels lies at most so far "
+        "from the operating threshold, or whose two most probable of more labels lie at most so far apart",
+    )
     max_new_tokens: Count = Field(128, description="tokens of verdict and explanation, at most")
     token_budget: Count = Field(8192, description="tokens of a batch on one worker, padding counted, at most")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from clsgen_dist.config.chat_rules import CHAT_RULES
 from clsgen_dist.config.decision_rules import DECISION_RULES
+from clsgen_dist.config.predict_rules import PREDICT_RULES
 from clsgen_dist.config.rule import Fault
 from clsgen_dist.config.training_rules import TRAINING_RULES
 from clsgen_dist.config.zero import read_zero
@@ -14,7 +15,7 @@ from clsgen_dist.errors import ConfigError
 if TYPE_CHECKING:
     from clsgen_dist.config.run import RunConfig
 
-RULES = (*TRAINING_RULES, *CHAT_RULES, *DECISION_RULES)
+RULES = (*TRAINING_RULES, *CHAT_RULES, *DECISION_RULES, *PREDICT_RULES)
 
 
 def broken_rules(config: RunConfig) -> list[Fault]:

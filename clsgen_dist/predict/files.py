@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from clsgen_dist.bundle import bundle_columns, load_bundle, read_task
+from clsgen_dist.config.assess import assess_config
 from clsgen_dist.data.rows import check_ids, read_rows
 from clsgen_dist.errors import ConfigError
 from clsgen_dist.predict.predictor import Predictor
@@ -22,19 +23,19 @@ def predict_file(request: PredictRequest, listener: Listener) -> int:
     """Predicts the rows of a file with a bundle; returns how many. The output appears whole or not at all.
 
     Raises:
-        BundleError, DataError: the bundle or the rows cannot be used; nothing is written.
+        ConfigError, BundleError, DataError: a setting, the bundle or the rows cannot be used; nothing is written.
     """
     if not request.output.absolute().parent.is_dir():
         raise ConfigError(f"--output {request.output}: its folder does not exist")
     manifest = read_manifest(request.bundle)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    task = read_task(request.bundle)
+    limits = assess_config(task, manifest["run"], manifest["predict"], request.settings).predict
     columns = bundle_columns(manifest, request.columns)
-    labels = read_task(request.bundle).labels
-    rows = [row for _, row in read_rows(request.source, columns, labels, need_labels=False)]
+    rows = [row for _, row in read_rows(request.source, columns, task.labels, need_labels=False)]
     check_ids(rows, request.source)
     bundle = load_bundle(request.bundle, device=device, base=request.base)
-    limits = manifest["predict"]
-    predictor = Predictor(bundle, limits["token_budget"], limits["max_new_tokens"], device)
+    predictor = Predictor(bundle, limits.token_budget, limits.max_new_tokens, device)
     done = 0
 
     def heard(num_rows: int) -> None:
@@ -42,7 +43,12 @@ def predict_file(request: PredictRequest, listener: Listener) -> int:
         done += num_rows
         listener(Event("predict", done, len(rows)))
 
-    predictions = predictor.predict(rows, num_explained=None if request.explain else 0, on_progress=heard)
+    predictions = predictor.predict(
+        rows,
+        num_explained=0 if limits.explain == "none" else None,
+        margin=limits.uncertain_margin,
+        on_progress=heard,
+    )
     write_predictions(request.output, predictions)
     return len(predictions)
 

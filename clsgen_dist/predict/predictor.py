@@ -10,15 +10,15 @@ Shape letters: B rows of a batch, T tokens, K labels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
-import numpy as np
 import torch
 
 from clsgen_dist.bundle import Bundle
 from clsgen_dist.calibrate.scaling import IDENTITY, Calibrator
-from clsgen_dist.calibrate.thresholds import decide
+from clsgen_dist.calibrate.thresholds import decide, near_threshold
 from clsgen_dist.data.prompts import split_verdict
 from clsgen_dist.predict.decoding import Prefill, Written, decode_greedily, prefill
 from clsgen_dist.predict.verdicts import score_verdicts
@@ -32,6 +32,19 @@ class Explained:
     verdict: int | None
     words: str
     is_cut: bool
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a batch brought.
+
+    Attributes:
+        found: predictions by the number of the row.
+        waiting: rows among them whose explanation is still to come, with the prediction once more.
+    """
+
+    found: dict[int, Prediction]
+    waiting: frozenset[int]
 
 
 @dataclass(frozen=True)
@@ -55,6 +68,7 @@ class Predictor:
         rows: Sequence[Row],
         *,
         num_explained: int | None = None,
+        margin: float | None = None,
         free: bool = False,
         on_progress: Callable[[int], None] = lambda num_rows: None,
     ) -> list[Prediction]:
@@ -63,18 +77,57 @@ class Predictor:
         Args:
             rows: what to decide on.
             num_explained: how many rows, from the first, get an explanation; None is all.
+            margin: of these only the ones so near the operating threshold, see `near_threshold`; None is all.
             free: also give what the model writes when it is left alone.
             on_progress: told how many rows a batch has finished.
         """
+        found: dict[int, Prediction] = {}
+        for answered in self.stream(rows, num_explained=num_explained, margin=margin, free=free):
+            found.update(answered.found)
+            on_progress(len(answered.found) - len(answered.waiting))
+        return [found[n] for n in range(len(rows))]
+
+    def stream(
+        self,
+        rows: Sequence[Row],
+        *,
+        num_explained: int | None = None,
+        margin: float | None = None,
+        free: bool = False,
+        known: Mapping[int, Prediction] = MappingProxyType({}),
+    ) -> Iterator[Answered]:
+        """Predicts rows batch by batch; probabilities of all rows come before explanations of uncertain ones.
+
+        Args:
+            rows, num_explained, margin, free: as `predict` takes them.
+            known: what this gave for some rows before it was stopped, by the number of the row. Batches that are known
+                whole are not run again; the others are run whole, so that what comes out is the same to the bit.
+        """
         count = len(rows) if num_explained is None else min(num_explained, len(rows))
         prompts = self.bundle.tokenizer.encode_prompts([row.text for row in rows])
-        found: dict[int, Prediction] = {}
-        for explain, numbers in ((False, range(count, len(rows))), (True, range(count))):
-            for batch in self._batches([(n, len(prompts[n])) for n in numbers], self.max_new_tokens * explain):
-                answers = self._answer([rows[n] for n in batch], [prompts[n] for n in batch], explain, free)
-                found.update(zip(batch, answers, strict=True))
-                on_progress(len(batch))
-        return [found[n] for n in range(len(rows))]
+        found = dict(known)
+        plain = range(count if margin is None else 0, len(rows))
+        for batch in self._batches([(n, len(prompts[n])) for n in plain], 0):
+            if not found.keys() >= set(batch):
+                answers = self._answer([rows[n] for n in batch], [prompts[n] for n in batch], explain=False, free=False)
+                some = dict(zip(batch, answers, strict=True))
+                found |= some
+                yield Answered(some, self._uncertain(some, count, margin))
+        asked = range(count) if margin is None else sorted(self._uncertain(found, count, margin))
+        for batch in self._batches([(n, len(prompts[n])) for n in asked], self.max_new_tokens):
+            if any(n not in found or found[n].explanation is None for n in batch):
+                texts, first = [prompts[n] for n in batch], [found.get(n) for n in batch]
+                answers = self._answer([rows[n] for n in batch], texts, explain=True, free=free, decided=first)
+                yield Answered(dict(zip(batch, answers, strict=True)), frozenset())
+
+    def _uncertain(self, found: Mapping[int, Prediction], count: int, margin: float | None) -> frozenset[int]:
+        """Of the first `count` rows those whose explanation is to come."""
+        numbers = [n for n in found if n < count]
+        if margin is None or not numbers:
+            return frozenset()
+        probabilities = [list(found[n].probability.values()) for n in numbers]
+        is_near = near_threshold(probabilities, self.bundle.threshold, margin)
+        return frozenset(n for n, near in zip(numbers, is_near, strict=True) if near)
 
     def _batches(self, lengths: list[tuple[int, int]], num_new: int) -> Iterator[list[int]]:
         """Row numbers by batch, longest first, so that a batch that does not fit into memory is the first one."""
@@ -89,9 +142,39 @@ class Predictor:
         if batch:
             yield batch
 
-    def _answer(self, rows: list[Row], prompts: list[list[int]], explain: bool, free: bool) -> list[Prediction]:
+    def _answer(
+        self,
+        rows: list[Row],
+        prompts: list[list[int]],
+        *,
+        explain: bool,
+        free: bool,
+        decided: Sequence[Prediction | None] = (),
+    ) -> list[Prediction]:
+        """Predictions of a batch; where the rows are decided already, those with explanations."""
+        start = prefill(self.bundle.model, prompts, self.device, with_cache=explain or self.bundle.reads_verdicts)
+        plain = [p for p in decided if p is not None]
+        predictions = plain if len(plain) == len(rows) else self._decide(rows, start)
+        if not explain:
+            return predictions
+        names = self.bundle.task.labels
+        verdicts = [names.index(p.predicted) for p in predictions]
+        conditioned, alone = self._explain(prompts, start, verdicts, free)
+        return [
+            replace(
+                prediction,
+                explanation=own.words,
+                free_verdict=None if left is None or left.verdict is None else names[left.verdict],
+                free_explanation=left.words if left else None,
+                is_cut=own.is_cut,
+                is_free_cut=left is not None and left.is_cut,
+            )
+            for prediction, own, left in zip(predictions, conditioned, alone, strict=True)
+        ]
+
+    def _decide(self, rows: list[Row], start: Prefill) -> list[Prediction]:
+        """Probabilities and decisions, without words."""
         model, names = self.bundle.model, self.bundle.task.labels
-        start = prefill(model, prompts, self.device, with_cache=explain or self.bundle.reads_verdicts)
         if self.bundle.reads_verdicts:
             logits_BK = score_verdicts(model, start, self.bundle.tokenizer.verdicts)
         else:
@@ -100,10 +183,6 @@ class Predictor:
         probability_BK = self.bundle.calibrator.apply(logits_BK)
         raw_BK = IDENTITY.apply(logits_BK)
         predicted_B = decide(probability_BK, self.bundle.threshold)
-        conditioned: list[Explained | None] = [None] * len(rows)
-        alone: list[Explained | None] = [None] * len(rows)
-        if explain:
-            conditioned, alone = self._explain(prompts, start, predicted_B, free)
         return [
             Prediction(
                 id=row.id,
@@ -111,26 +190,26 @@ class Predictor:
                 probability=dict(zip(names, probability_BK[b].tolist(), strict=True)),
                 raw_probability=dict(zip(names, raw_BK[b].tolist(), strict=True)),
                 predicted=names[predicted_B[b]],
-                explanation=own.words if own else None,
-                free_verdict=None if left is None or left.verdict is None else names[left.verdict],
-                free_explanation=left.words if left else None,
-                is_cut=own is not None and own.is_cut,
-                is_free_cut=left is not None and left.is_cut,
+                explanation=None,
+                free_verdict=None,
+                free_explanation=None,
+                is_cut=False,
+                is_free_cut=False,
                 logits=logits_BK[b].tolist(),
             )
-            for b, (row, own, left) in enumerate(zip(rows, conditioned, alone, strict=True))
+            for b, row in enumerate(rows)
         ]
 
     def _explain(
-        self, prompts: list[list[int]], start: Prefill, predicted_B: np.ndarray, free: bool
-    ) -> tuple[list[Explained | None], list[Explained | None]]:
+        self, prompts: list[list[int]], start: Prefill, verdicts: list[int], free: bool
+    ) -> tuple[list[Explained], Sequence[Explained | None]]:
         """Explanations that follow the decision, and, where asked for, what the model writes by itself."""
         tokenizer = self.bundle.tokenizer
-        forced = [tokenizer.verdicts[label] for label in predicted_B]
+        forced = [tokenizer.verdicts[label] for label in verdicts]
         written = self._decode(start, forced)
-        conditioned: list[Explained | None] = [
-            Explained(int(label), tokenizer.decode(w.ids[len(f) :]).strip(), w.is_cut)
-            for label, w, f in zip(predicted_B, written, forced, strict=True)
+        conditioned = [
+            Explained(label, tokenizer.decode(w.ids[len(f) :]).strip(), w.is_cut)
+            for label, w, f in zip(verdicts, written, forced, strict=True)
         ]
         if not free:
             return conditioned, [None] * len(prompts)

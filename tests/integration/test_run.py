@@ -225,7 +225,7 @@ def test_altered_bundle_is_refused(finished: Finished, tmp_path: Path, name: str
     content[-2] ^= 1
     (bundle / name).write_bytes(content)
     source = write_jsonl(tmp_path / "rows.jsonl", [{"text": "An old man coughs."}])
-    request = PredictRequest(bundle, str(source), tmp_path / "out.jsonl", None, False, ())
+    request = PredictRequest(bundle, str(source), tmp_path / "out.jsonl", None, (), ("--predict.explain=none",))
     with pytest.raises(BundleError, match=f"{name} was altered"):
         predict_file(request, silent)
     assert not list(tmp_path.glob("out.jsonl*"))

@@ -80,7 +80,7 @@ BAD = [
     ("predict.py", [*RUN, *PREDICT], "give either --bundle FOLDER or --config FILE.yaml"),
     ("predict.py", PREDICT[2:], "give either --bundle FOLDER or --config FILE.yaml"),
     ("predict.py", PREDICT[:4], "--output FILE is missing"),
-    ("predict.py", [*PREDICT, "--explain", "some"], "--explain: found 'some', expected all or none"),
+    ("predict.py", [*PREDICT, "--explain", "some"], "--explain: found 'some', expected all, uncertain or none"),
     ("verbalize.py", ["--verbalize.prompt", "direct"], "--config FILE.yaml is missing; --help lists every setting"),
     ("verbalize.py", [*RUN, "--labels", "no,yes"], "--labels: only with --answers FILE.jsonl"),
     ("verbalize.py", [*RUN, *ANSWERS, "--labels", "no,yes"], "--answers: the labels come from --config FILE.yaml, or"),
@@ -88,7 +88,7 @@ BAD = [
     (
         "predict.py",
         [*PREDICT, "--train.epochs", "3"],
-        "--train.epochs: with --bundle only settings of data.* may follow",
+        "--train.epochs: with --bundle only settings of data, predict and ray may follow",
     ),
 ]
 
@@ -175,13 +175,22 @@ def test_the_local_rank_that_deepspeed_adds_changes_nothing(place: Path, monkeyp
 
 def test_a_request_for_predictions(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
-    request = predict_request([*PREDICT, "--base", "models/x", "--explain=none", "--data.text_column", "note"])
-    assert request == PredictRequest(
-        Path("bundle"), "a.jsonl", Path("b.jsonl"), "models/x", False, ("--data.text_column", "note")
+    words = ["--base", "models/x", "--explain=none", "--data.text_column", "note", "--predict.token_budget", "99"]
+    assert predict_request([*PREDICT, *words]) == PredictRequest(
+        Path("bundle"),
+        "a.jsonl",
+        Path("b.jsonl"),
+        "models/x",
+        ("--data.text_column", "note"),
+        ("--predict.token_budget", "99", "--predict.explain", "none"),
     )
-    request = predict_request([*RUN, *PREDICT[2:], "--run.name", "other"])
+    request = predict_request([*RUN, *PREDICT[2:], "--run.name", "other", "--predict.token_budget=2000"])
     assert request.bundle == place / "runs" / "other" / "bundle"
-    assert (request.base, request.explain) == (None, True)
+    assert request.base is None
+    assert {"--predict.explain=all", "--predict.uncertain_margin=null", "--predict.token_budget=2000"} <= {
+        *request.settings
+    }
+    assert any(word.startswith("--ray.") for word in request.settings)
 
 
 def test_columns_of_a_run_are_overridden_as_those_of_a_bundle(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from clsgen_dist.calibrate.thresholds import (
     choose_threshold,
     decide,
     map_threshold,
+    near_threshold,
     threshold_interval,
 )
 from clsgen_dist.errors import ConfigError, DataError
@@ -97,6 +98,18 @@ def test_the_last_label_wins_a_tie_at_the_threshold_and_the_first_one_without() 
     assert decide(tie, 0.3).tolist() == [1, 1]
     assert decide(tie, None).tolist() == [0, 0]
     assert decide(tie, 0.3).dtype == np.int64
+
+
+def test_near_the_threshold_of_two_labels() -> None:
+    rows = [[0.75, 0.25], [0.5, 0.5], [0.25, 0.75], [0.125, 0.875]]
+    assert near_threshold(rows, 0.75, 0.125).tolist() == [False, False, True, True]
+    assert near_threshold(rows, None, 0.25).tolist() == [True, True, True, False]
+    assert near_threshold(rows, 0.75, 0.0).tolist() == [False, False, True, False]
+
+
+def test_near_each_other_are_the_two_largest_of_more_labels() -> None:
+    rows = [[0.5, 0.0, 0.5], [0.125, 0.625, 0.25], [0.0, 0.25, 0.75]]
+    assert near_threshold(rows, None, 0.375).tolist() == [True, True, False]
 
 
 def test_more_labels_are_decided_by_the_largest_probability() -> None:

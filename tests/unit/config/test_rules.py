@@ -98,6 +98,8 @@ CASES = (
         "evaluate.costs",
     ),
     (["--evaluate.costs", "[[0, 1], [5, 6]]"], "evaluate.costs"),
+    (["--predict.explain", "uncertain"], "predict.explain"),
+    (["--predict.explain", "none", "--predict.uncertain_margin", "0.1"], "predict.uncertain_margin"),
 )
 
 
@@ -167,6 +169,7 @@ def test_every_rule_is_broken_by_its_case_alone(index: int, overrides: list[str]
         [*JUDGED, "--evaluate.judge.budget_cost", "1", "--evaluate.judge.input_price", "0.5"],
         ["--train.token_budget", "1280"],
         ["--predict.token_budget", "1152"],
+        ["--predict.explain", "uncertain", "--predict.uncertain_margin", "0"],
         ["--model.attention", "flash_attention_2"],
     ],
 )

@@ -106,6 +106,53 @@ def test_only_the_first_rows_are_explained_where_it_is_asked() -> None:
     assert words(found[:3]) == words(predictor(bundle()).predict(ROWS, free=True)[:3])
 
 
+def margin_of(of: Bundle, num_uncertain: int) -> float:
+    """The margin within which so many of the rows lie."""
+    ranked = sorted(distance(of, p) for p in predictor(of).predict(ROWS, num_explained=0))
+    return (ranked[num_uncertain - 1] + ranked[num_uncertain]) / 2
+
+
+def distance(of: Bundle, prediction: Prediction) -> float:
+    first, second = sorted(prediction.probability.values(), reverse=True)[:2]
+    return abs(prediction.probability["yes"] - 0.5) if of.threshold is not None else first - second
+
+
+@pytest.mark.parametrize("labels", [("no", "yes"), ("low", "middle", "high")])
+def test_uncertain_rows_alone_are_explained_after_all_probabilities(labels: tuple[str, ...]) -> None:
+    made = bundle(labels=labels)
+    margin = margin_of(made, 5)
+    parts = list(predictor(made, budget=150).stream(ROWS, margin=margin))
+    found = predictor(made, budget=150).predict(ROWS, margin=margin)
+    assert [p.explanation is not None for p in found] == [distance(made, p) <= margin for p in found]
+    assert sum(p.explanation is not None for p in found) == 5
+    everything = predictor(made).predict(ROWS)
+    assert [p.explanation for p in found if p.explanation is not None] == [
+        everything[n].explanation for n, p in enumerate(found) if p.explanation is not None
+    ]
+    assert numbers(found).tolist() == numbers(predictor(made, budget=150).predict(ROWS, num_explained=0)).tolist()
+    first = next(n for n, part in enumerate(parts) if any(p.explanation for p in part.found.values()))
+    assert {n for part in parts[:first] for n in part.found} == set(range(len(ROWS))), "probabilities come first"
+    assert {n for part in parts for n in part.waiting} == {n for part in parts[first:] for n in part.found}
+
+
+def test_uncertain_rows_are_sought_among_the_first_ones() -> None:
+    found = predictor(bundle()).predict(ROWS, num_explained=6, margin=1.0)
+    assert [p.explanation is not None for p in found] == [n < 6 for n in range(len(ROWS))]
+
+
+@pytest.mark.parametrize("margin", [None, 0.2])
+def test_what_is_known_is_not_run_again_and_the_rest_comes_out_the_same(margin: float | None) -> None:
+    made = predictor(bundle(), budget=150)
+    parts = [part.found for part in made.stream(ROWS, num_explained=9, margin=margin)]
+    assert len(parts) > 3
+    for stopped in range(len(parts) + 1):
+        known: dict[int, Prediction] = {}
+        for part in parts[:stopped]:
+            known |= part
+        rest = [part.found for part in made.stream(ROWS, num_explained=9, margin=margin, known=known)]
+        assert rest == parts[stopped:]
+
+
 def taught(made: Bundle, opening: str) -> Bundle:
     """A bundle whose model writes `opening` by itself, whatever the prompt: only the position counts."""
     model = tiny_dual()
