@@ -60,6 +60,8 @@ def evaluate_bundle(request: EvaluateRequest, listener: Listener) -> dict[str, A
     manifest = read_manifest(request.bundle)
     task = read_task(request.bundle)
     config = assess_config(task, manifest["run"], manifest["predict"], request.settings)
+    if config.predict.num_workers is not None:
+        raise ConfigError("--predict.num_workers: an evaluation is one process; actors are for launchers/predict.py")
     columns = bundle_columns(manifest, request.columns, with_explanations=True)
     if request.explanations is not None and not request.explanations.is_file():
         raise ConfigError(f"--explanations {request.explanations}: no such file")

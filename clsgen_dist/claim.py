@@ -17,7 +17,7 @@ _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[None]:
+def claimed(folder: Path, *, setting: str = "run.name", place: str = "run.output_dir") -> Iterator[None]:
     """Keeps other processes out of a run folder as long as this one is in the context.
 
     The kernel lets go of the claim when the process ends, however it ends, so nothing is left to clean up by hand. The
@@ -26,6 +26,8 @@ def claimed(folder: Path) -> Iterator[None]:
 
     Args:
         folder: of the run.
+        setting: what to choose otherwise where another process is at work there.
+        place: what to look at where nobody may write there.
 
     Raises:
         ConfigError: another process is at work there, or nobody may write there.
@@ -33,16 +35,16 @@ def claimed(folder: Path) -> Iterator[None]:
     path = folder.with_name(f".{folder.name}.lock")
     try:
         made = _make(path.parent)
-        place = _lock(path, folder)
+        held = _lock(path, folder, setting)
     except OSError as error:
-        raise ConfigError(f"{folder}: nothing can be written there ({error.strerror}); see run.output_dir") from None
+        raise ConfigError(f"{folder}: nothing can be written there ({error.strerror}); see {place}") from None
     try:
-        os.ftruncate(place, 0)
-        os.write(place, f"process {os.getpid()} on {socket.gethostname()}".encode())
+        os.ftruncate(held, 0)
+        os.write(held, f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
     finally:
         path.unlink(missing_ok=True)  # while it is held: whoever waits for it finds that it is gone
-        os.close(place)
+        os.close(held)
         for parent in made:
             if parent.exists() and not any(parent.iterdir()):
                 parent.rmdir()
@@ -55,7 +57,7 @@ def _make(parent: Path) -> list[Path]:
     return made
 
 
-def _lock(path: Path, folder: Path) -> int:
+def _lock(path: Path, folder: Path, setting: str) -> int:
     """The open file of a claim that is held."""
     while True:
         place = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -65,7 +67,7 @@ def _lock(path: Path, folder: Path) -> int:
             holder = os.read(place, 200).decode(errors="replace") or "another process"
             os.close(place)
             raise ConfigError(
-                f"{folder}: {holder} is at work there; wait until it ends, or choose another run.name"
+                f"{folder}: {holder} is at work there; wait until it ends, or choose another {setting}"
             ) from None
         except OSError as error:
             if error.errno in _NO_LOCKS:

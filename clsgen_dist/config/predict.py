@@ -20,3 +20,8 @@ class Predict(Section):
     )
     max_new_tokens: Count = Field(128, description="tokens of verdict and explanation, at most")
     token_budget: Count = Field(8192, description="tokens of a batch on one worker, padding counted, at most")
+    num_workers: Count | None = Field(
+        None,
+        description="actors of launchers/predict.py on a Ray cluster, one a GPU or share of its CPUs; null: its own "
+        "process",
+    )

@@ -15,7 +15,6 @@ import ray
 import ray.data
 from ray.exceptions import RayError
 
-from clsgen_dist import errors
 from clsgen_dist.chat.interface import Completion
 from clsgen_dist.config.folder import RunFolder
 from clsgen_dist.config.run import RunConfig
@@ -25,6 +24,7 @@ from clsgen_dist.explain.memory import Outcome, TeacherMemory
 from clsgen_dist.explain.teachers import make_chat_explainer
 from clsgen_dist.explain.watch import Watch
 from clsgen_dist.orchestrate.ray_train import ray_cluster
+from clsgen_dist.orchestrate.sent_home import packed_error, unpacked_error
 from clsgen_dist.records import Row
 
 #: Rows that are sent out together; the models are loaded once for each such part.
@@ -79,7 +79,7 @@ class RayCrew:
             )
             for record in told.iter_rows():
                 if record["error"]:
-                    raise _sent_home(record["error"])
+                    raise unpacked_error(record["error"])
                 for key, answer in json.loads(record["answers"]).items():
                     self._memory.remember(key, Completion(**answer))
                 if not record["outcome"]:
@@ -121,8 +121,8 @@ class _Worker:
         records = [(split, json.dumps(asdict(outcome)), "{}", "") for split, outcome in told]
         if answers:
             records.insert(0, ("", "", json.dumps(answers), ""))
-        if self._error is not None:  # Ray would wrap it in errors of its own and lose it on the way
-            records.append(("", "", "{}", json.dumps([type(self._error).__name__, str(self._error)])))
+        if self._error is not None:
+            records.append(("", "", "{}", packed_error(self._error)))
         return {name: [record[place] for record in records] for place, name in enumerate(_TOLD)}
 
 
@@ -154,12 +154,3 @@ def _table_of(jobs: list[Job]) -> pa.Table:
         for job in jobs
     ]
     return pa.Table.from_pylist(records, schema=_JOB_SCHEMA)
-
-
-def _sent_home(words: str) -> ClsGenError:
-    """The error that a worker met."""
-    name, message = json.loads(words)
-    kind = getattr(errors, name)
-    assert issubclass(kind, ClsGenError)
-    error: ClsGenError = kind(message)
-    return error

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 # Before ray is imported: which warnings it gives, and that workers stay in the folder of the driver.
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -23,14 +23,22 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from clsgen_dist.config.passed_on import TO_WORKERS
 from clsgen_dist.config.run import RunConfig
+from clsgen_dist.config.services import Ray
 from clsgen_dist.errors import ClsGenError, ConfigError
 from clsgen_dist.progress import Event, Listener
 
 RankMain = Callable[[dict[str, Any], Listener], None]
 
 
+class RaySettings(Protocol):
+    """The section of a configuration that says which cluster."""
+
+    @property
+    def ray(self) -> Ray: ...
+
+
 @contextmanager
-def ray_cluster(config: RunConfig, num_workers: int, setting: str) -> Iterator[None]:
+def ray_cluster(config: RaySettings, num_workers: int, setting: str) -> Iterator[None]:
     """Joins the cluster of the configuration, or starts one on this machine that ends with the block.
 
     Args:
@@ -62,7 +70,7 @@ def ray_cluster(config: RunConfig, num_workers: int, setting: str) -> Iterator[N
         ray.shutdown()
 
 
-def _check_slots(config: RunConfig, num_workers: int, setting: str) -> None:
+def _check_slots(config: RaySettings, num_workers: int, setting: str) -> None:
     """Says within seconds what would else be a long wait."""
     total = ray.cluster_resources()
     num_gpus = int(total.get("GPU", 0))

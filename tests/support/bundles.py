@@ -12,10 +12,10 @@ from clsgen_dist.data.splits import text_hash
 from tests.support.tiny import shared_backbone, tiny_config, tiny_dual, tiny_rows
 
 
-def write_tiny_bundle(folder: Path) -> Path:
+def write_tiny_bundle(folder: Path, *, seed: int = 0) -> Path:
     """Writes FOLDER/bundle, which says that it was trained on `tiny_rows(40)`; returns its place."""
     config = tiny_config(folder)
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     weights = {
         name: torch.randn(parameter.shape, generator=generator) * 0.05
         for name, parameter in tiny_dual(lora=config.model.lora is not None).named_parameters()

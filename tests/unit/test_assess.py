@@ -116,6 +116,7 @@ def test_labels_of_another_task(bundle: Path, tmp_path: Path) -> None:
 
 def test_settings_and_places_that_cannot_be(bundle: Path, rows: Path, tmp_path: Path) -> None:
     assert "evaluate.num_bin" in refused(ConfigError, bundle, rows, "--evaluate.num_bin", "3")
+    assert "predict.num_workers" in refused(ConfigError, bundle, rows, "--predict.num_workers", "2")
     assert "evaluate.costs" in refused(ConfigError, bundle, rows, "--evaluate.costs", "[[0, 1], [5, 6]]")
     assert "--explanations" in refused(ConfigError, bundle, rows, "--explanations", str(tmp_path / "none.parquet"))
     assert refused(BundleError, tmp_path / "nowhere", rows)
