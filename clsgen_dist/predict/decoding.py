@@ -13,6 +13,11 @@ from transformers import DynamicCache
 
 from clsgen_dist.model.dual_head import DualHead
 
+#: Tokens that are worth a pass of their own.
+MIN_SHARED = 8
+#: Places that are kept free under a sliding window for what is written or read after the prompts.
+ROOM = 256
+
 
 @dataclass
 class Prefill:
@@ -46,23 +51,46 @@ class Written:
 
 @torch.no_grad()
 def prefill(model: DualHead, prompts: list[list[int]], device: torch.device, *, with_cache: bool) -> Prefill:
-    """Runs the prompts, padded on the left so that each ends in the last column."""
-    width = max(map(len, prompts))
+    """Runs the prompts, padded on the left so that each ends in the last column.
+
+    Tokens that all prompts open with, such as the question before the text, are run once and shared. Padding then
+    stands between them and the rest, so the shared tokens are left in their rows where a sliding window, which counts
+    places and not positions, would end within the batch.
+    """
+    num_shared = _num_shared(model, prompts, ROOM if with_cache else 0)
+    cache = DynamicCache(config=model.causal_lm.config) if with_cache or num_shared else None
+    if num_shared:
+        opening_1T = torch.tensor([prompts[0][:num_shared]], device=device)
+        model.decode(input_ids=opening_1T, past_key_values=cache, use_cache=True)
+        assert cache is not None
+        cache.batch_repeat_interleave(len(prompts))
+    width = max(map(len, prompts)) - num_shared
     ids_BT = torch.zeros(len(prompts), width, dtype=torch.long)
     mask_BT = torch.zeros_like(ids_BT)
     for b, prompt in enumerate(prompts):
-        ids_BT[b, width - len(prompt) :] = torch.tensor(prompt)
-        mask_BT[b, width - len(prompt) :] = 1
-    mask_BT = mask_BT.to(device)
-    cache = DynamicCache(config=model.causal_lm.config) if with_cache else None
+        rest = prompt[num_shared:]
+        ids_BT[b, width - len(rest) :] = torch.tensor(rest)
+        mask_BT[b, width - len(rest) :] = 1
+    mask_BT = torch.cat([mask_BT.new_ones(len(prompts), num_shared), mask_BT], dim=1).to(device)
     output = model.decode(
         input_ids=ids_BT.to(device),
         attention_mask=mask_BT,
-        position_ids=(mask_BT.cumsum(1) - 1).clamp(min=0),
+        position_ids=(mask_BT.cumsum(1) - 1).clamp(min=0)[:, num_shared:],
         past_key_values=cache,
-        use_cache=with_cache,
+        use_cache=cache is not None,
     )
     return Prefill(output.last_hidden_state[:, -1], mask_BT, output.past_key_values if with_cache else None)
+
+
+def _num_shared(model: DualHead, prompts: list[list[int]], room: int) -> int:
+    """How many tokens, from the first, are run once for all prompts."""
+    first, last = min(prompts), max(prompts)
+    most = min(map(len, prompts)) - 1  # a row needs a token of its own to be read at
+    num_shared = next((n for n in range(most) if first[n] != last[n]), most)
+    window = getattr(model.causal_lm.config.get_text_config(), "sliding_window", None)
+    if len(prompts) < 2 or num_shared < MIN_SHARED or (window and max(map(len, prompts)) + room > window):
+        return 0
+    return num_shared
 
 
 @torch.no_grad()

@@ -153,3 +153,50 @@ def test_the_last_hidden_state_is_that_of_the_prompt_alone(family: str) -> None:
             with torch.no_grad():
                 alone = model.causal_lm.model(input_ids=torch.tensor([prompt]), use_cache=False).last_hidden_state
             torch.testing.assert_close(hidden, alone[0, -1], atol=1e-5, rtol=1e-5)
+
+
+def opened(num_shared: int, lengths: Sequence[int]) -> list[list[int]]:
+    opening = np.random.default_rng(7).integers(5, 300, num_shared).tolist()
+    return [opening + rest for rest in prompts(lengths)]
+
+
+def passes(model: DualHead, texts: list[list[int]], *, with_cache: bool) -> tuple[list[tuple[int, ...]], torch.Tensor]:
+    """Shapes of what the decoder was given, and the hidden states that came out."""
+    seen: list[tuple[int, ...]] = []
+    hook = model.causal_lm.get_decoder().register_forward_pre_hook(
+        lambda m, a, kwargs: seen.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    hidden_BD = prefill(model, texts, CPU, with_cache=with_cache).hidden_BD
+    hook.remove()
+    return seen, hidden_BD
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "mistral"])
+@pytest.mark.parametrize("with_cache", [False, True])
+def test_what_all_prompts_open_with_is_run_once(family: str, with_cache: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, texts = dual(family), opened(9, (3, 12, 1, 5))
+    seen, hidden_BD = passes(model, texts, with_cache=with_cache)
+    assert seen == [(1, 9), (4, 12)]
+    monkeypatch.setattr("clsgen_dist.predict.decoding.MIN_SHARED", 100)
+    seen, expected_BD = passes(model, texts, with_cache=with_cache)
+    assert seen == [(4, 21)]
+    assert hidden_BD.numpy() == pytest.approx(expected_BD.numpy(), abs=2e-5)
+    assert expected_BD.std(dim=0).min() > 1e-3
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("window", [WINDOW, 512])
+def test_rows_that_share_their_opening_write_as_each_alone(family: str, window: int) -> None:
+    """Also where a window is shorter than the rows, which then share nothing."""
+    shape = {"tie_word_embeddings": False, "sliding_window": window} if family == "gemma3" else {}
+    model, texts = tiny_dual(family, **shape), opened(9, (3, 30, 1, 5))
+    is_shared = len(passes(model, texts, with_cache=True)[0]) == 2
+    assert is_shared == (family != "gemma3" or window == 512)
+    assert [written.ids for written in write(model, texts)] == [generated(model, prompt) for prompt in texts]
+
+
+def test_a_prompt_that_opens_all_others_keeps_a_token_of_its_own() -> None:
+    model, texts = dual("llama"), opened(9, (3, 4))
+    texts.append(texts[0][:9])
+    assert passes(model, texts, with_cache=True)[0] == [(1, 8), (3, 5)]
+    assert [written.ids for written in write(model, texts)] == [generated(model, prompt) for prompt in texts]
