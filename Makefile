@@ -2,6 +2,7 @@
 # make backbone  put Gemma 3 270M into models/
 # make checks    lint, format, types
 # make test      checks, then every test
+# make bench-prediction   rows a second beside transformers' pipeline and generate
 # make docs      pages that are made from the code
 # make clean     remove what these made (runs/ and models/ stay)
 
@@ -14,7 +15,7 @@ BACKBONE := models/gemma3-270m
 TORCH_INDEX ?=
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: venv demo backbone checks test docs clean
+.PHONY: venv demo backbone checks test bench-prediction docs clean
 
 venv: $(INSTALLED)
 
@@ -39,6 +40,9 @@ checks: $(INSTALLED)
 test: checks backbone
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/unit
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/integration tests/gpu
+
+bench-prediction: backbone
+	$(BIN)/python benchmarks/prediction.py
 
 docs: $(INSTALLED)
 	$(BIN)/python -m clsgen_dist.config.rules > docs/compatibility.md

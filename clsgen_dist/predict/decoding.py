@@ -40,7 +40,8 @@ class Written:
 
     Attributes:
         ids: without EOS.
-        forced_was_first_choice: whether the model would have opened as it was forced to.
+        forced_was_first_choice: whether the model would have opened as it was forced to; False where that was not
+            noted.
         is_cut: whether the limit of tokens ended the row, not the model.
     """
 
@@ -95,7 +96,13 @@ def _num_shared(model: DualHead, prompts: list[list[int]], room: int) -> int:
 
 @torch.no_grad()
 def decode_greedily(
-    model: DualHead, start: Prefill, forced: list[list[int]], *, eos: int, max_new_tokens: int
+    model: DualHead,
+    start: Prefill,
+    forced: list[list[int]],
+    *,
+    eos: int,
+    max_new_tokens: int,
+    note_choices: bool = True,
 ) -> list[Written]:
     """Writes on from a prefill, the likeliest token at a time.
 
@@ -105,17 +112,20 @@ def decode_greedily(
         forced: ids with which each row opens; may be empty, and of different lengths.
         eos: id that ends a row.
         max_new_tokens: ids a row, at most.
+        note_choices: note what the model would have written in place of forced ids; where nobody asks, logits are not
+            computed as long as all rows are forced.
     """
     written = [Written() for _ in forced]
     active = list(range(len(forced)))
     mask_BT, cache = start.mask_BT, start.cache
-    logits_BV = model.lm_logits(start.hidden_BD)
+    hidden_BD = start.hidden_BD
     for position in range(max_new_tokens):
-        choices = logits_BV.argmax(dim=-1).tolist()
+        is_read = note_choices or any(position >= len(forced[row]) for row in active)
+        choices = model.lm_logits(hidden_BD).argmax(dim=-1).tolist() if is_read else [eos] * len(active)
         kept: list[int] = []
         for b, row in enumerate(active):
             if position < len(forced[row]):
-                written[row].forced_was_first_choice &= choices[b] == forced[row][position]
+                written[row].forced_was_first_choice &= is_read and choices[b] == forced[row][position]
                 choices[b] = forced[row][position]
             if choices[b] != eos or position < len(forced[row]):
                 written[row].ids.append(choices[b])
@@ -137,5 +147,5 @@ def decode_greedily(
             past_key_values=cache,
             use_cache=True,
         )
-        logits_BV = model.lm_logits(output.last_hidden_state[:, -1])
+        hidden_BD = output.last_hidden_state[:, -1]
     return written

@@ -206,7 +206,7 @@ class Predictor:
         """Explanations that follow the decision, and, where asked for, what the model writes by itself."""
         tokenizer = self.bundle.tokenizer
         forced = [tokenizer.verdicts[label] for label in verdicts]
-        written = self._decode(start, forced)
+        written = self._decode(start, forced, note_choices=free)
         conditioned = [
             Explained(label, tokenizer.decode(w.ids[len(f) :]).strip(), w.is_cut)
             for label, w, f in zip(verdicts, written, forced, strict=True)
@@ -218,14 +218,20 @@ class Predictor:
         others = [b for b, w in enumerate(written) if not w.forced_was_first_choice]
         if others:
             again = prefill(self.bundle.model, [prompts[b] for b in others], self.device, with_cache=True)
-            for b, w in zip(others, self._decode(again, [[]] * len(others)), strict=True):
+            for b, w in zip(others, self._decode(again, [[]] * len(others), note_choices=False), strict=True):
                 verdict, words = split_verdict(self.bundle.task, tokenizer.decode(w.ids))
                 alone[b] = Explained(verdict, words, w.is_cut)
         return conditioned, alone
 
-    def _decode(self, start: Prefill, forced: list[list[int]]) -> list[Written]:
-        eos = self.bundle.tokenizer.eos
-        return decode_greedily(self.bundle.model, start, forced, eos=eos, max_new_tokens=self.max_new_tokens)
+    def _decode(self, start: Prefill, forced: list[list[int]], *, note_choices: bool) -> list[Written]:
+        return decode_greedily(
+            self.bundle.model,
+            start,
+            forced,
+            eos=self.bundle.tokenizer.eos,
+            max_new_tokens=self.max_new_tokens,
+            note_choices=note_choices,
+        )
 
 
 def recalibrated(bundle: Bundle, calibrator: Calibrator, threshold: float | None) -> Bundle:

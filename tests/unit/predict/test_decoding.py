@@ -200,3 +200,16 @@ def test_a_prompt_that_opens_all_others_keeps_a_token_of_its_own() -> None:
     texts.append(texts[0][:9])
     assert passes(model, texts, with_cache=True)[0] == [(1, 8), (3, 5)]
     assert [written.ids for written in write(model, texts)] == [generated(model, prompt) for prompt in texts]
+
+
+def test_no_logits_are_computed_while_all_rows_are_forced_and_nobody_asks() -> None:
+    model, texts, forced = tiny_dual(), prompts((4, 6, 5)), [[7, 8], [9, 10, 11], [12, 13]]
+    rows_read: list[int] = []
+    model.causal_lm.get_output_embeddings().register_forward_pre_hook(lambda m, args: rows_read.append(len(args[0])))
+    noted = write(model, texts, forced)
+    assert rows_read == [3] * NUM_NEW
+    rows_read.clear()
+    start = prefill(model, texts, CPU, with_cache=True)
+    found = decode_greedily(model, start, forced, eos=NO_END, max_new_tokens=NUM_NEW, note_choices=False)
+    assert rows_read == [3] * (NUM_NEW - 2)
+    assert [written.ids for written in found] == [written.ids for written in noted]
