@@ -22,23 +22,20 @@ def open_tracker(config: RunConfig, folder: RunFolder) -> MlflowTracker:
     """Opens the MLflow run of a run folder, the same one every time.
 
     Raises:
-        TrackingError: the server or database cannot be used.
+        ConfigError, TrackingError: the server or database can never be used; one that is only away gets the run later.
     """
-    known = json.loads(folder.tracking.read_text(encoding="utf-8")) if folder.tracking.exists() else {}
     uri = tracking_uri(config)
     # A database has no place for files of its own; MLflow would choose the folder where the command was started.
     local = Path(config.run.output_dir).absolute() / "mlartifacts" if uri.startswith("sqlite:") else None
-    run_id = known.get("run_id") if known.get("uri") == uri else None
     tracker = MlflowTracker(
         uri,
         config.tracking.experiment,
         config.run.name,
-        run_id=run_id,
+        folder=folder.path,
         artifacts=local,
-        parent_run_id=config.tracking.parent_run_id,
+        parent=config.tracking.parent_run_id,
     )
-    if tracker.run_id != run_id:
-        folder.tracking.write_text(json.dumps({"uri": uri, "run_id": tracker.run_id}) + "\n", encoding="utf-8")
+    if not tracker.is_begun:
         tracker.log_params(dict(leaves(config.model_dump(mode="json"))))
         tracker.log_artifacts(folder.config, "")
         for page in (folder.manifest, folder.explained / "explain_report.html"):
@@ -49,6 +46,7 @@ def open_tracker(config: RunConfig, folder: RunFolder) -> MlflowTracker:
         tags = {"run_folder": str(folder.path), "git_commit": commit}
         # Names that the MLflow UI has places for.
         tracker.set_tags(tags | {"mlflow.source.name": "clsgen_dist", "mlflow.source.git.commit": commit})
+        tracker.begun()
     return tracker
 
 

@@ -6,7 +6,6 @@ from its checkpoint.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -23,7 +22,6 @@ from clsgen_dist.compare.results import gather
 from clsgen_dist.compare.work import ROWS_KIND
 from clsgen_dist.config.run import RunConfig, dump_config, leaves
 from clsgen_dist.errors import ClsGenError, ConfigError
-from clsgen_dist.integrity import write_json
 from clsgen_dist.launch import INTERRUPTED, UNUSABLE
 from clsgen_dist.tracking.mlflow import MlflowTracker, git_commit
 
@@ -58,7 +56,7 @@ def compare(comparison: Comparison, say: Say) -> dict[str, Any]:
     try:
         with _ended_by_terminate():
             _make_rows(comparison, say)
-            _run_jobs(comparison, tracker.run_id, failed, say)
+            _run_jobs(comparison, tracker.reference, failed, say)
         content = _write(comparison, failed, results, tracker)
         status = "FAILED" if failed else "FINISHED"
     except KeyboardInterrupt:
@@ -176,14 +174,11 @@ def _ended_by_terminate() -> Iterator[None]:
 
 def _open_tracker(comparison: Comparison, results: Path) -> MlflowTracker:
     """The MLflow run that all arms are shown under, the same one every time."""
-    place, tracking = results / "tracking.json", comparison.rows.tracking
-    known = json.loads(place.read_text(encoding="utf-8")) if place.exists() else {}
+    tracking = comparison.rows.tracking
     uri = str(tracking.uri)
     local = comparison.folder.parent / "mlartifacts" if uri.startswith("sqlite:") else None
-    run_id = known.get("run_id") if known.get("uri") == uri else None
-    tracker = MlflowTracker(uri, tracking.experiment, comparison.name, run_id=run_id, artifacts=local)
-    if tracker.run_id != run_id:
-        write_json(place, {"uri": uri, "run_id": tracker.run_id})
+    tracker = MlflowTracker(uri, tracking.experiment, comparison.name, folder=results, artifacts=local)
+    if not tracker.is_begun:
         tracker.log_params(dict(leaves(comparison.rows.model_dump(mode="json"))))
         commit = git_commit(Path(__file__).parent) or "unknown"
         tracker.set_tags(
@@ -195,6 +190,7 @@ def _open_tracker(comparison: Comparison, results: Path) -> MlflowTracker:
                 "mlflow.source.git.commit": commit,
             }
         )
+        tracker.begun()
     return tracker
 
 

@@ -1,45 +1,35 @@
 """MLflow as a Tracker: one MLflow run a training run, the same one again after a resume.
 
+What a run tells is written into a journal in its folder, and a thread brings it to MLflow: training never waits for a
+server, and what a server misses it gets when it is back, or by launchers/sync_tracking.py.
+
 Uses the client, never the global "active run": several runs may live in one process, and nothing is printed.
-Step metrics wait in memory and go out a few times a minute, so training does not wait for the server at every step.
 """
 
 from __future__ import annotations
 
 import logging
-import math
-import os
 import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# A server that is gone must not hold up every rank for minutes; set before mlflow reads them.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-
-import mlflow
-from mlflow.entities import DatasetInput, InputTag, Metric, Param
-from mlflow.exceptions import MlflowException
-
 from clsgen_dist.errors import TrackingError
-
-for _name in ("alembic", "mlflow"):
-    logging.getLogger(_name).setLevel(logging.ERROR)
+from clsgen_dist.tracking.address import check_address, is_local
+from clsgen_dist.tracking.courier import Courier
+from clsgen_dist.tracking.delivery import Delivery
+from clsgen_dist.tracking.journal import Journal, Record, journal_path, record_path
+from clsgen_dist.tracking.service import KEY_PREFIX, LONGEST_PARAM, reason_of
 
 _LOG = logging.getLogger("clsgen_dist.tracking")
-_SECONDS_BETWEEN_SENDS = 5.0
-_MOST_A_BATCH = 1000  # MLflow's own limit
-_LONGEST_PARAM = 6000
-#: Name that MLflow itself has for it.
-_PARENT_TAG = "mlflow.parentRunId"
-#: The UI opens such an experiment on runs and their metrics, not on traces of chats.
-_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+
+#: How long a start waits for the run's id. A database in a file makes its tables the first time, and is never away.
+_PATIENCE_SECONDS, _PATIENCE_WITH_A_FILE_SECONDS = 4.0, 120.0
 
 
 class MlflowTracker:
-    """A Tracker that writes to an MLflow server or database."""
+    """A Tracker that writes to an MLflow server or database, by way of a journal."""
 
     def __init__(
         self,
@@ -47,110 +37,117 @@ class MlflowTracker:
         experiment: str,
         run_name: str,
         *,
-        run_id: str | None,
+        folder: Path,
         artifacts: Path | None,
-        parent_run_id: str | None = None,
+        parent: str | None = None,
     ) -> None:
-        """Opens a run, or opens again the one of `run_id`.
+        """Opens the run of a folder, the same one every time; a server that is away gets it later.
 
         Args:
             uri: MLflow tracking address.
             experiment: its name; made where it is absent.
             run_name: name of the run.
-            run_id: run to go on with, or None for a new one.
+            folder: of the run: holds the journal and which MLflow run it is.
             artifacts: where a new experiment keeps files, for a database without a server; None lets MLflow decide.
-            parent_run_id: run that a new one is a child of, or None.
+            parent: `reference` of the run that a new one is a child of, or None.
 
         Raises:
-            TrackingError: the server or database cannot be used.
+            ConfigError: the address is none of MLflow's.
+            TrackingError: the server or database can never be used, or nothing can be written into the folder.
         """
-        self.uri = uri
+        check_address(uri)
+        self.uri, self._folder = uri, folder
+        header = {
+            **{"name": run_name, "experiment": experiment, "artifacts": str(artifacts) if artifacts else None},
+            **{"parent": parent, "time": _now_ms()},
+        }
         try:
-            self._client = mlflow.MlflowClient(tracking_uri=uri)
-            known = run_id if run_id and self._reopen(run_id) else None
-            self.run_id = known or self._open(experiment, run_name, artifacts, parent_run_id)
-        except (MlflowException, OSError) as error:
-            reason = str(error).strip().splitlines()[0][:300]
-            raise TrackingError(
-                f"tracking.uri {uri}: cannot be used ({reason}); start the server, or mend the address"
-            ) from None
-        self._waiting: list[Metric] = []
-        self._last_send = time.monotonic()
+            self._open_journal(header)
+        except OSError as error:
+            raise TrackingError(f"{folder}: what a run tells cannot be written there ({error.strerror})") from None
+        self._delivery = Delivery(self._courier, uri, refuses_for_good=is_local(uri))
+        self._delivery.wait_for_first_attempt(_PATIENCE_WITH_A_FILE_SECONDS if is_local(uri) else _PATIENCE_SECONDS)
+        if self._delivery.refusal is not None:
+            reason = reason_of(self._delivery.refusal)
+            self._journal.close()
+            raise TrackingError(f"tracking.uri {uri}: cannot be used ({reason}); start the server, or mend the address")
 
-    def _reopen(self, run_id: str) -> bool:
-        try:
-            self._client.get_run(run_id)
-        except MlflowException:
-            return False  # the database was cleared since
-        self._client.update_run(run_id, status="RUNNING")
-        return True
+    def _open_journal(self, header: Mapping[str, Any]) -> None:
+        place = record_path(self._folder)
+        known = Record.load(place)
+        record = known if known and known.uri == self.uri else Record(self.uri)
+        self._journal = Journal(journal_path(self._folder), header)
+        if known is None or known.uri != self.uri:
+            record.save(place)
+        elif known.run_id and known.key is None:
+            self._journal.append("begun", {})  # of an earlier version, which told MLflow the facts itself
+        if self._journal.has_ended:
+            self._journal.append("status", {"status": "RUNNING", "time": _now_ms()})
+        self._courier = Courier(self._journal, self._folder, record, place)
 
-    def _open(self, experiment: str, run_name: str, artifacts: Path | None, parent_run_id: str | None) -> str:
-        found = self._client.get_experiment_by_name(experiment)
-        if found is None:
-            place = artifacts.as_uri() if artifacts else None
-            experiment_id = self._client.create_experiment(experiment, artifact_location=place, tags=_EXPERIMENT_TAGS)
-        else:
-            experiment_id = found.experiment_id
-        tags = {_PARENT_TAG: parent_run_id} if parent_run_id else {}
-        return str(self._client.create_run(experiment_id, run_name=run_name, tags=tags).info.run_id)
+    @property
+    def run_id(self) -> str | None:
+        """Id of the run at MLflow; None as long as that was not reached."""
+        return self._courier.record.run_id
+
+    @property
+    def reference(self) -> str:
+        """Names the run as a parent, whether or not MLflow was reached."""
+        return self.run_id or f"{KEY_PREFIX}{self._journal.header['key']}"
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether the facts that a run begins with were told; `begun` says so."""
+        return self._journal.is_begun
+
+    def begun(self) -> None:
+        """Says that the facts that a run begins with are told."""
+        self._journal.append("begun", {})
+        self._delivery.wake()
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Notes settings; a value too long for MLflow is cut here and whole in the config file."""
-        entries = [Param(key, str(value)[:_LONGEST_PARAM]) for key, value in params.items()]
-        for start in range(0, len(entries), 100):
-            self._try(lambda some: self._client.log_batch(self.run_id, params=some), entries[start : start + 100])
+        self._journal.append("params", {"params": {key: str(value)[:LONGEST_PARAM] for key, value in params.items()}})
 
     def log_dataset(self, split: str, path: Path, digest: str, num_rows: int) -> None:
         """Notes which rows a split was."""
-        entity = mlflow.entities.Dataset(
-            name=path.stem,
-            digest=digest[:36],
-            source_type="local",
-            source=f'{{"uri": "{path}"}}',
-            schema=None,
-            profile=f'{{"num_rows": {num_rows}}}',
-        )
-        given = DatasetInput(entity, [InputTag("mlflow.data.context", split)])
-        self._try(lambda inputs: self._client.log_inputs(self.run_id, datasets=inputs), [given])
+        facts = {"split": split, "name": path.stem, "path": str(path), "digest": digest[:36], "num_rows": num_rows}
+        self._journal.append("dataset", facts)
 
     def log_metrics(self, metrics: Mapping[str, float], *, step: int) -> None:
-        now = int(time.time() * 1000)
-        self._waiting += [Metric(key, value, now, step) for key, value in metrics.items() if math.isfinite(value)]
-        if time.monotonic() - self._last_send > _SECONDS_BETWEEN_SENDS:
-            self.flush()
+        self._journal.append_metrics(metrics, step=step, time_ms=_now_ms())
 
     def log_artifacts(self, path: Path, folder: str) -> None:
-        if path.is_dir():
-            self._try(lambda p: self._client.log_artifacts(self.run_id, str(p), folder), path)
-        else:
-            self._try(lambda p: self._client.log_artifact(self.run_id, str(p), folder or None), path)
+        place, own = path.absolute(), self._folder.absolute()
+        known = place.relative_to(own) if place.is_relative_to(own) else place  # the folder may be moved meanwhile
+        self._journal.append("artifacts", {"path": str(known), "folder": folder})
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
-        for key, value in tags.items():
-            self._try(lambda pair: self._client.set_tag(self.run_id, *pair), (key, value))
+        self._journal.append("tags", {"tags": dict(tags)})
 
     def close(self, status: str) -> None:
-        self.flush()
-        self._try(lambda s: self._client.set_terminated(self.run_id, s), status)
+        """Ends the run as FINISHED, FAILED or KILLED; what MLflow does not take within seconds stays in the journal."""
+        self._journal.append("status", {"status": status, "time": _now_ms()})
+        self._journal.sync()
+        has_ended = self._delivery.close()
+        num_waiting = self._courier.num_waiting
+        if has_ended:
+            self._journal.close()
+        if num_waiting:
+            _LOG.warning(
+                "MLflow at %s: %d entries of this run are not there yet; they are kept, and sent by: "
+                "python launchers/sync_tracking.py --run %s",
+                *(self.uri, num_waiting, self._folder),
+            )
 
     def flush(self) -> None:
-        """Sends what is waiting; what does not get through is kept for the next time."""
-        while self._waiting:
-            some = self._waiting[:_MOST_A_BATCH]
-            if not self._try(lambda metrics: self._client.log_batch(self.run_id, metrics=metrics), some):
-                break  # kept, and sent with the next ones
-            del self._waiting[: len(some)]
-        self._last_send = time.monotonic()
+        """Sees that what was told is on the disk, and has it sent soon. Waits for no server."""
+        self._journal.sync()
+        self._delivery.wake()
 
-    def _try(self, call: Any, argument: Any) -> bool:
-        """A number that could not be sent must not cost a training that went well."""
-        try:
-            call(argument)
-        except (MlflowException, OSError) as error:
-            _LOG.warning("MLflow at %s: %s", self.uri, str(error).strip().splitlines()[0][:200])
-            return False
-        return True
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
 
 
 def git_commit(folder: Path) -> str | None:

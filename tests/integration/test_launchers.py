@@ -138,12 +138,12 @@ def test_unusable_input_under_deepspeed(tmp_path: Path, faulty: str) -> None:
 
 def test_fault_of_rank_0_alone_under_deepspeed(tmp_path: Path) -> None:
     """Rank 1, which waits for rank 0 and then sees it go, adds nothing to the message."""
-    _, path = small_run(tmp_path, **{"tracking.uri": "http://127.0.0.1:9"})
+    _, path = small_run(tmp_path, **{"tracking.uri": "sqlite:////proc/nowhere/mlflow.db"})
 
     answer = deepspeed("launchers/train.py", "--config", str(path))
 
     assert answer.returncode == 1
-    assert "error: tracking.uri http://127.0.0.1:9: cannot be used" in answer.stderr
+    assert "error: tracking.uri sqlite:////proc/nowhere/mlflow.db: cannot be used" in answer.stderr
     assert answer.stderr.count("error:") == 1
     assert "Traceback" not in answer.stderr + answer.stdout
 

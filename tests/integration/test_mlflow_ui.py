@@ -51,7 +51,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
     binary()  # before a server is started for nothing
     folder = tmp_path_factory.mktemp("mlflow")
     with mlflow_server(folder) as address:
-        runs = {"tiny": _tell_a_training(folder, address), **_tell_a_comparison(address)}
+        runs = {"tiny": _tell_a_training(folder, address), **_tell_a_comparison(folder, address)}
         experiment = mlflow.MlflowClient(address).get_experiment_by_name("fever")
         yield Told(f"{address}/#/experiments/{experiment.experiment_id}", runs)
 
@@ -79,19 +79,24 @@ def _tell_a_training(folder: Path, address: str) -> str:
     write_bundle(place.bundle, config, str(config.model.name_or_path), weights, np.zeros(0, dtype=np.uint64))
     tracker.log_artifacts(place.bundle, "bundle")
     tracker.close("FINISHED")
-    return tracker.run_id
+    return _known(tracker)
 
 
-def _tell_a_comparison(address: str) -> dict[str, str]:
-    parent = MlflowTracker(address, "fever", "comparison", run_id=None, artifacts=None)
-    runs = {"comparison": parent.run_id}
+def _tell_a_comparison(folder: Path, address: str) -> dict[str, str]:
+    parent = MlflowTracker(address, "fever", "comparison", folder=folder / "comparison", artifacts=None)
+    runs = {"comparison": _known(parent)}
     for name in CHILDREN:
-        child = MlflowTracker(address, "fever", name, run_id=None, artifacts=None, parent_run_id=parent.run_id)
+        child = MlflowTracker(address, "fever", name, folder=folder / name, artifacts=None, parent=parent.reference)
         child.log_metrics({"test/auroc": 0.9}, step=0)
         child.close("FINISHED")
-        runs[name] = child.run_id
+        runs[name] = _known(child)
     parent.close("FINISHED")
     return runs
+
+
+def _known(tracker: MlflowTracker) -> str:
+    assert tracker.run_id is not None
+    return tracker.run_id
 
 
 @pytest.fixture(scope="module")
