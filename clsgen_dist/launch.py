@@ -12,6 +12,7 @@ from pathlib import Path
 from clsgen_dist.config.answers import AnswersRequest, answers_config, plain_answers_config
 from clsgen_dist.config.folder import RunFolder
 from clsgen_dist.config.run import RunConfig, help_text, load_config
+from clsgen_dist.config.services import without_secret
 from clsgen_dist.errors import ClsGenError, ConfigError
 from clsgen_dist.records import CalibrateRequest, EvaluateRequest, PredictRequest
 
@@ -201,6 +202,28 @@ def evaluate_request(words: Sequence[str]) -> EvaluateRequest:
     taught = run.rows("train") if run.rows("train").is_file() else None
     explanations = Path(found["explanations"]) if "explanations" in found else taught
     return EvaluateRequest(bundle, found["data"], output, explanations, found.get("base"), columns, settings)
+
+
+def sync_request(words: Sequence[str]) -> tuple[Path, str | None]:
+    """Reads the command line of launchers/sync_tracking.py: the run folder, and the address or None.
+
+    Raises:
+        ConfigError: an option is missing or unknown, or the folder is not there.
+    """
+    found, rest = parse_words(words, ("run", "tracking.uri"))
+    strange = [*(f"--{name}" for name in found if name not in ("run", "tracking.uri")), *rest]
+    if strange:
+        raise ConfigError(f"{strange[0]}: only --run FOLDER and --tracking.uri ADDRESS may be given")
+    if "run" not in found:
+        raise ConfigError("--run FOLDER is missing; it is OUTPUT_DIR/RUN_NAME")
+    folder = Path(found["run"]).absolute()
+    if not folder.is_dir():
+        raise ConfigError(f"--run {found['run']}: there is no such folder; it is OUTPUT_DIR/RUN_NAME")
+    uri = found.get("tracking.uri")
+    try:
+        return folder, None if uri is None else without_secret(uri)
+    except ValueError as error:
+        raise ConfigError(f"--tracking.uri: {error}") from None
 
 
 def _overrides(words: Sequence[str]) -> list[list[str]]:

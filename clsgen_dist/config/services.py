@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from clsgen_dist.config.sections import Section
+
+#: A password in an address, as of http://user:password@host or postgresql://host/name?password=...
+_SECRET = re.compile(r"://[^/@]*:[^/]*@|[?&](password|token|api_key)=", re.IGNORECASE)
+
+
+def without_secret(uri: str) -> str:
+    """Returns an address that holds no password. Raises ValueError for one that does.
+
+    A configuration is copied into run folder and MLflow, and an address stands in messages.
+    """
+    if _SECRET.search(uri):
+        raise ValueError(
+            "holds a password; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD for a server, PGPASSWORD or "
+            "~/.pgpass for PostgreSQL"
+        )
+    return uri
 
 
 class Tracking(Section):
     uri: str | None = Field(None, description="MLflow server or database; null: OUTPUT_DIR/mlflow.db")
     experiment: str = Field("clsgen_dist", description="MLflow experiment", min_length=1)
     parent_run_id: str | None = Field(None, description="MLflow run that this one is shown under; null: none")
+
+    @field_validator("uri")
+    @classmethod
+    def _no_secret_in_the_address(cls, uri: str | None) -> str | None:
+        return None if uri is None else without_secret(uri)
 
 
 class Ray(Section):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 # first was lost, so it repeats none; `delivery` does, and looks first.
 os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 import mlflow
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, Run, RunTag
@@ -204,4 +206,7 @@ class RunOfService:
 def reason_of(error: Exception) -> str:
     """The first words of an error of MLflow, or of what it stands on."""
     lines = str(error).strip().splitlines()
+    unanswered = re.search(r"Max retries exceeded .*Caused by (\w+)", lines[0]) if lines else None
+    if unanswered:
+        return f"no answer ({unanswered[1]})"
     return lines[0][:300] if lines else type(error).__name__
