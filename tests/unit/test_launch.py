@@ -18,7 +18,7 @@ from clsgen_dist.records import PredictRequest
 from tests.support.tiny import ROOT, tiny_config
 
 TRAINERS = ("train.py", "ray_train.py", "plan.py")
-LAUNCHERS = (*TRAINERS, "predict.py", "verbalize.py", "calibrate.py", "evaluate.py")
+LAUNCHERS = (*TRAINERS, "predict.py", "verbalize.py", "calibrate.py", "evaluate.py", "sync_tracking.py")
 HEAVY = ("torch", "transformers", "deepspeed", "ray", "mlflow", "peft", "datasets", "pyarrow")
 
 
@@ -51,6 +51,10 @@ RUN = ["--config", "run.yaml"]
 PREDICT = ["--bundle", "bundle", "--input", "a.jsonl", "--output", "b.jsonl"]
 ANSWERS = ["--answers", "a.jsonl"]
 BAD = [
+    ("sync_tracking.py", ["--tracking.uri", "http://h:1"], "--run FOLDER is missing; it is OUTPUT_DIR/RUN_NAME"),
+    ("sync_tracking.py", ["--run", "absent"], "--run absent: there is no such folder"),
+    ("sync_tracking.py", ["--run", ".", "--config", "run.yaml"], "--config: only --run FOLDER and --tracking.uri"),
+    ("sync_tracking.py", ["--run", ".", "--tracking.uri", "http://a:b@h"], "--tracking.uri: holds a password"),
     ("train.py", ["--config"], "--config: expected a value after it"),
     ("train.py", ["--train.epochs", "3"], "--config FILE.yaml is missing; --help lists every setting"),
     ("train.py", ["--config", "absent.yaml"], "absent.yaml: no such configuration file"),

@@ -19,7 +19,7 @@ from mlflow.entities import Metric, Run
 import clsgen_dist.tracking.mlflow
 from clsgen_dist.claim import claimed
 from clsgen_dist.errors import TrackingError
-from clsgen_dist.tracking import delivery, service
+from clsgen_dist.tracking import delivery
 from clsgen_dist.tracking.journal import journal_path, read_entries, record_path
 from clsgen_dist.tracking.mlflow import MlflowTracker
 from clsgen_dist.tracking.sync import sync_tracking
@@ -169,6 +169,22 @@ def test_a_server_that_is_down_at_the_start_gets_the_run_later(
     assert caplog.text.count("answers again") == 1
 
 
+def test_a_server_that_goes_away_on_the_way_and_comes_back(
+    server: TrackingServer, proxy: UnreliableProxy, tmp_path: Path
+) -> None:
+    folder = tmp_path / "on the way"
+    tracker = open_run(proxy.address, folder)
+    tell_steps(tracker, range(1, 301))
+    eventually(lambda: json.loads(record_path(folder).read_text())["seq"] > 20)
+    proxy.is_down = True
+    tell_steps(tracker, range(301, 901))
+    proxy.is_down = False
+    tell_steps(tracker, range(901, 1001))
+    eventually(lambda: json.loads(record_path(folder).read_text())["seq"] > 1000)
+    tracker.close("FINISHED")
+    assert_is_whole(server, folder, 1000)
+
+
 @pytest.mark.usefixtures("little_patience")
 @pytest.mark.parametrize("fault", ["is_down", "hangs"])
 def test_a_server_that_is_away_for_good_leaves_it_to_the_next_command(
@@ -293,20 +309,3 @@ def test_the_launcher_refuses_what_cannot_be(tmp_path: Path) -> None:
         code, printed, complained = sync("--run", str(folder))
     assert (code, printed) == (2, "")
     assert "is at work there" in complained
-
-
-def test_a_server_that_is_killed_on_the_way_has_everything_in_the_end(server: TrackingServer, tmp_path: Path) -> None:
-    """The last test of this server. Its process dies between two steps and comes back later."""
-    folder = tmp_path / "killed"
-    tracker = open_run(server.address, folder)
-    tell_steps(tracker, range(1, 301))
-    eventually(lambda: json.loads(record_path(folder).read_text())["seq"] > 20)
-    tell_steps(tracker, range(301, 601))
-    server.kill()
-    tell_steps(tracker, range(601, 901))
-    server.start()
-    tell_steps(tracker, range(901, 1001))
-    eventually(lambda: json.loads(record_path(folder).read_text())["seq"] > 900)
-    tracker.close("FINISHED")
-    assert_is_whole(server, folder, 1000)
-    assert service.DELIVERED in runs_named(server, folder.name)[0].data.tags
