@@ -83,11 +83,18 @@ def prefill(model: DualHead, prompts: list[list[int]], device: torch.device, *, 
     return Prefill(output.last_hidden_state[:, -1], mask_BT, output.past_key_values if with_cache else None)
 
 
-def _num_shared(model: DualHead, prompts: list[list[int]], room: int) -> int:
-    """How many tokens, from the first, are run once for all prompts."""
+def num_common(prompts: list[list[int]]) -> int:
+    """How many tokens all prompts open with, one less than the shortest has at most; 0 of no prompts."""
+    if not prompts:
+        return 0
     first, last = min(prompts), max(prompts)
     most = min(map(len, prompts)) - 1  # a row needs a token of its own to be read at
-    num_shared = next((n for n in range(most) if first[n] != last[n]), most)
+    return next((n for n in range(most) if first[n] != last[n]), most)
+
+
+def _num_shared(model: DualHead, prompts: list[list[int]], room: int) -> int:
+    """How many tokens, from the first, are run once for all prompts."""
+    num_shared = num_common(prompts)
     window = getattr(model.causal_lm.config.get_text_config(), "sliding_window", None)
     if len(prompts) < 2 or num_shared < MIN_SHARED or (window and max(map(len, prompts)) + room > window):
         return 0

@@ -20,9 +20,14 @@ from clsgen_dist.bundle import Bundle
 from clsgen_dist.calibrate.scaling import IDENTITY, Calibrator
 from clsgen_dist.calibrate.thresholds import decide, near_threshold
 from clsgen_dist.data.prompts import split_verdict
-from clsgen_dist.predict.decoding import Prefill, Written, decode_greedily, prefill
+from clsgen_dist.predict.decoding import Prefill, Written, decode_greedily, num_common, prefill
 from clsgen_dist.predict.verdicts import score_verdicts
 from clsgen_dist.records import Prediction, Row
+
+#: Length of the shortest row of a batch over that of the longest one, at least, without and with what is written after
+#: it: a longer batch costs little where it is read and much where it is written. A batch under 1 / WORTH of the budget
+#: takes shorter rows, too, since a batch has a cost of its own.
+SPREAD, SPREAD_WRITTEN, WORTH = 0.8, 0.5, 16
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,7 @@ class Predictor:
         prompts = self.bundle.tokenizer.encode_prompts([row.text for row in rows])
         found = dict(known)
         plain = range(count if margin is None else 0, len(rows))
-        for batch in self._batches([(n, len(prompts[n])) for n in plain], 0):
+        for batch in self._batches([(n, len(prompts[n])) for n in plain], 0, num_common(prompts)):
             if not found.keys() >= set(batch):
                 answers = self._answer([rows[n] for n in batch], [prompts[n] for n in batch], explain=False, free=False)
                 some = dict(zip(batch, answers, strict=True))
@@ -129,15 +134,24 @@ class Predictor:
         is_near = near_threshold(probabilities, self.bundle.threshold, margin)
         return frozenset(n for n, near in zip(numbers, is_near, strict=True) if near)
 
-    def _batches(self, lengths: list[tuple[int, int]], num_new: int) -> Iterator[list[int]]:
-        """Row numbers by batch, longest first, so that a batch that does not fit into memory is the first one."""
+    def _batches(self, lengths: list[tuple[int, int]], num_new: int, num_shared: int = 0) -> Iterator[list[int]]:
+        """Row numbers by batch, longest first, so that a batch that does not fit into memory is the first one.
+
+        Args:
+            lengths: number of a row and tokens of its prompt.
+            num_new: tokens that may be written after each.
+            num_shared: tokens that all prompts open with; they are run once and never padded.
+        """
         batch: list[int] = []
         longest = 0
+        spread = SPREAD_WRITTEN if num_new else SPREAD
         for number, length in sorted(lengths, key=lambda pair: (-pair[1], pair[0])):
-            longest = max(longest, length + num_new)
-            if batch and longest * (len(batch) + 1) > self.token_budget:
+            is_full = max(longest, length + num_new) * (len(batch) + 1) > self.token_budget
+            is_short = length + num_new - num_shared < spread * (longest - num_shared)
+            if batch and (is_full or (is_short and longest * len(batch) * WORTH >= self.token_budget)):
                 yield batch
-                batch, longest = [], length + num_new
+                batch = []
+            longest = length + num_new if not batch else longest
             batch.append(number)
         if batch:
             yield batch

@@ -82,6 +82,15 @@ def test_no_batch_is_over_the_budget_and_the_costliest_is_the_first() -> None:
         assert len(batches) > 1
 
 
+def test_rows_of_unlike_length_stand_in_batches_of_their_own() -> None:
+    made = predictor(bundle(), budget=1600)
+    lengths = list(enumerate([10, 100, 90, 12, 81, 79, 170, 130]))
+    assert list(made._batches(lengths, 0)) == [[6], [7], [1, 2, 4], [5, 3], [0]], "79 is not worth one"
+    # Of 9 shared tokens each, 81 - 9 is less than 0.8 * (100 - 9); with 100 written after each, few lengths are unlike.
+    assert list(made._batches(lengths, 0, 9)) == [[6], [7], [1, 2], [4, 5], [3, 0]]
+    assert list(made._batches(lengths, 100)) == [[6, 7, 1, 2, 4], [5, 3, 0]]
+
+
 def test_the_text_after_the_verdict_is_the_explanation() -> None:
     made = bundle()
     for row, found in zip(ROWS, predictor(made).predict(ROWS), strict=True):
@@ -209,9 +218,10 @@ def test_where_every_verdict_is_the_models_own_nothing_is_read_twice() -> None:
     decoder.register_forward_pre_hook(
         lambda m, a, kwargs: widths.append(kwargs["input_ids"].shape[1]), with_kwargs=True
     )
+    lengths = [(n, len(p)) for n, p in enumerate(made.tokenizer.encode_prompts([row.text for row in ROWS]))]
     found = predictor(made).predict(ROWS, free=True)
     assert {(p.predicted, p.free_verdict) for p in found} == {("yes", "yes")}
-    assert sum(width > 1 for width in widths) == 1
+    assert sum(width > 1 for width in widths) == len(list(predictor(made)._batches(lengths, 10)))
 
 
 def test_calibrator_and_threshold_decide() -> None:
