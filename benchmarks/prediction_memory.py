@@ -15,7 +15,7 @@ NUM_ROWS = (1_000, 10_000, 100_000)
 
 
 def measure_memory() -> dict[str, Any]:
-    """Peak resident MiB of a process that predicts so many rows of about 2,000 characters."""
+    """Peak resident MiB of a process that predicts so many rows of about 400 characters."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, __file__, folder]
         subprocess.run([*command, "bundle"], check=True, cwd=ROOT)
@@ -23,7 +23,7 @@ def measure_memory() -> dict[str, Any]:
             str(number): float(subprocess.check_output([*command, str(number)], cwd=ROOT, text=True).split()[-1])
             for number in NUM_ROWS
         }
-    return {"peak_mib_by_rows": peaks, "characters_a_row": 2000}
+    return {"peak_mib_by_rows": peaks, "characters_a_row": 400}
 
 
 def _run(folder: Path, what: str) -> None:
@@ -45,7 +45,7 @@ def _run(folder: Path, what: str) -> None:
     source = folder / f"rows-{what}.jsonl"
     with source.open("w", encoding="utf-8") as file:
         for number in range(int(what)):
-            file.write(json.dumps({"id": f"row-{number}", "text": f"fever {number} " + "word " * 400}) + "\n")
+            file.write(json.dumps({"id": f"row-{number}", "text": f"fever {number} " + "word " * 80}) + "\n")
     settings = ("--predict.explain=none", "--predict.token_budget=8192")
     output = folder / f"out-{what}.jsonl"
     predict_file(PredictRequest(folder / "bundle", str(source), output, str(folder / "base"), (), settings), silent)
