@@ -38,7 +38,7 @@ checks: $(INSTALLED)
 	$(BIN)/mypy
 
 test: checks backbone
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/unit
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/hostile
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/integration tests/gpu
 
 bench-prediction: backbone

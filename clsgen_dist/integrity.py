@@ -10,6 +10,9 @@ from typing import Any
 
 from clsgen_dist.errors import BundleError, NumericsError
 
+#: Bytes of a JSON file of a bundle, at most; the largest one is a calibrator of 100,000 points.
+MOST_JSON_BYTES = 64_000_000
+
 
 def sha256_of(path: Path) -> str:
     """Hash of a file's bytes, in hexadecimal."""
@@ -58,13 +61,32 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Reads an object of a bundle. Raises BundleError where it is missing or is none."""
+    """Reads an object of a bundle. Raises BundleError where it is missing, is none, or is larger than any can be."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            text = file.read(MOST_JSON_BYTES + 1)
+        if len(text) > MOST_JSON_BYTES:
+            raise BundleError(f"{path}: has more than {MOST_JSON_BYTES:,} bytes, which no such file of a bundle has")
+        content = json.loads(text.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant)
     except FileNotFoundError:
         raise BundleError(f"{path.parent}: no bundle here ({path.name} is missing)") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except RecursionError:
+        raise BundleError(f"{path}: cannot be read (nested too deeply)") from None
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
         raise BundleError(f"{path}: cannot be read ({error})") from None
     if not isinstance(content, dict):
         raise BundleError(f"{path}: expected an object, found {type(content).__name__}")
     return content
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return found
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number of JSON")

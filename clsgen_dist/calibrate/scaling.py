@@ -9,6 +9,7 @@ head, or the logarithms of probabilities that were said in words. What the maps 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -270,5 +271,6 @@ def _check_enough(labels_N: IntArray) -> None:
 
 def _is_numbers(values: object) -> bool:
     return isinstance(values, list | tuple) and all(
-        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) for value in values
+        isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+        for value in values
     )

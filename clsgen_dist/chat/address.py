@@ -40,8 +40,15 @@ def check_endpoint(settings: ChatSettings) -> None:
     """
     import openai
 
+    from clsgen_dist.chat.bounded import HEADERS, UnboundedAnswer, bound_sync
+
     with openai.OpenAI(
-        base_url=settings.base_url, api_key=key_of(settings), timeout=CONNECT_SECONDS, max_retries=_CHECK_RETRIES
+        base_url=settings.base_url,
+        api_key=key_of(settings),
+        timeout=CONNECT_SECONDS,
+        max_retries=_CHECK_RETRIES,
+        default_headers=HEADERS,
+        http_client=openai.DefaultHttpxClient(event_hooks={"response": [bound_sync]}),
     ) as client:
         listed = _listed_models(client, settings)
         if settings.model in listed:
@@ -52,7 +59,7 @@ def check_endpoint(settings: ChatSettings) -> None:
             client.post("/chat/completions", cast_to=object, body=body, options={"timeout": settings.timeout_seconds})
         except openai.APIStatusError as error:
             refused = error
-        except (openai.APIError, ValueError):
+        except (openai.APIError, ValueError, UnboundedAnswer):
             return  # it is there, and what goes wrong on the way is mended by further attempts
     if refused is None or refused.status_code in (408, 429) or refused.code == "unsupported_parameter":
         return  # of all settings, the model is the one that is asked about here
@@ -76,6 +83,8 @@ def _listed_models(client: openai.OpenAI, settings: ChatSettings) -> list[str]:
     """
     import openai
 
+    from clsgen_dist.chat.bounded import UnboundedAnswer
+
     answer: Any = None
     refused: openai.APIStatusError | None = None
     down = False
@@ -85,7 +94,7 @@ def _listed_models(client: openai.OpenAI, settings: ChatSettings) -> list[str]:
         refused = error
     except openai.APIConnectionError:
         down = True
-    except (openai.APIError, ValueError):
+    except (openai.APIError, ValueError, UnboundedAnswer):
         return []  # an answer, but no list
     if down:
         raise ConfigError(

@@ -85,6 +85,8 @@ class EndpointChat:
         import openai
         import tenacity
 
+        from clsgen_dist.chat.bounded import HEADERS, bound
+
         self._settings = settings
         # aiohttp takes two thirds of the processor time of the default transport, which 64 requests at a time need.
         limits = httpx2.Limits(
@@ -97,7 +99,8 @@ class EndpointChat:
             api_key=key_of(settings),
             max_retries=0,
             timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS),
-            http_client=openai.DefaultAioHttpClient(limits=limits),
+            default_headers=HEADERS,
+            http_client=openai.DefaultAioHttpClient(limits=limits, event_hooks={"response": [bound]}),
         )
         self._limits = Limits(settings)
         self._slots = asyncio.Semaphore(settings.requests_in_flight)
@@ -159,6 +162,8 @@ class EndpointChat:
         import httpx2
         import openai
 
+        from clsgen_dist.chat.bounded import UnboundedAnswer
+
         settings = self._settings
         fields = {"max_tokens": request.max_tokens, "temperature": request.temperature, "seed": request.seed}
         body: dict[str, Any] = {name: value for name, value in fields.items() if name not in self.not_taken}
@@ -179,6 +184,8 @@ class EndpointChat:
             found: openai.APIStatusError | _Fault = error
         except TimeoutError:
             found = _Fault("timeout", f"no answer in {settings.section}.timeout_seconds = {settings.timeout_seconds:g}")
+        except UnboundedAnswer:
+            found = _Fault("broken answer", "an answer that is no completion")
         except (openai.APIError, httpx2.HTTPError, aiohttp.ClientError, OSError):
             found = _Fault("connection", "no connection, or one that broke")
         if isinstance(found, _Fault):

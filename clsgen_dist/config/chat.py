@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, ClassVar
 from urllib.parse import urlsplit
 
 from pydantic import Field, JsonValue, field_validator
 
+from clsgen_dist.config.passed_on import is_secret
 from clsgen_dist.config.sections import Count, Section, Weight
 
 #: Settings that only an endpoint has a use for, and those that only a model on this machine has.
@@ -25,7 +27,7 @@ class ChatSettings(Section):
     section: ClassVar[str]
 
     model: str | None = Field(None, description="chat model: its name at the endpoint, or a folder or Hub name")
-    base_url: str | None = Field(None, description="endpoint, as http://HOST:8000/v1", pattern=r"^https?://\S+$")
+    base_url: str | None = Field(None, description="endpoint, as http://HOST:8000/v1")
     api_key_env: str | None = Field(
         "OPENAI_API_KEY", description="environment variable that holds the endpoint's key; null: it takes none"
     )
@@ -52,13 +54,24 @@ class ChatSettings(Section):
     @classmethod
     def _no_secret_in_the_address(cls, base_url: str | None) -> str | None:
         """A configuration is copied into run folder, manifest, report and MLflow."""
+        if base_url is None:
+            return None
         try:
-            parts = urlsplit(base_url or "")
+            parts = urlsplit(base_url)
         except ValueError:
             raise ValueError("found no address of a server, expected one as http://HOST:8000/v1") from None
+        if not re.fullmatch(r"https?://\S+", base_url):  # which is not said again: it may hold a password
+            raise ValueError("is no address of a server, expected one as http://HOST:8000/v1")
         if parts.username is not None or parts.password is not None or parts.query:
             raise ValueError("holds a user, a password or a query; keys belong into the variable of api_key_env")
         return base_url
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _the_name_and_not_the_key(cls, name: str | None) -> str | None:
+        if name is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", name):
+            raise ValueError("expected the name of an environment variable, as OPENAI_API_KEY, and not the key itself")
+        return name
 
     @field_validator("extra_body")
     @classmethod
@@ -67,6 +80,9 @@ class ChatSettings(Section):
         taken = sorted(own & set(extra or ()))
         if taken:
             raise ValueError(f"{', '.join(taken)}: set by settings of their own")
+        secret = sorted(name for name in extra or () if is_secret(name))
+        if secret:
+            raise ValueError(f"{', '.join(secret)}: a configuration holds no keys; see api_key_env")
         return extra
 
     def changed(self, names: tuple[str, ...]) -> list[str]:

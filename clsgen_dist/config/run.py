@@ -24,6 +24,9 @@ from clsgen_dist.config.train import Train
 from clsgen_dist.config.verbalize import Verbalize
 from clsgen_dist.errors import ConfigError
 
+#: Faults that one message lists.
+_MOST_FAULTS = 12
+
 SomeSection = TypeVar("SomeSection", bound=Section)
 
 
@@ -208,7 +211,9 @@ def label_text(value: object) -> str:
 def _faults(source: ConfigSource, error: ValidationError) -> list[str]:
     """A line a fault. Of a setting that takes one of several types, only the type that came closest is reported."""
     fields, lines = dict(settings()), dict[Keys, str]()
-    for fault in error.errors():
+    for number, fault in enumerate(error.errors()):
+        if len(lines) == _MOST_FAULTS:
+            return [*lines.values(), f"and {error.error_count() - number:,} further faults"]
         keys: Keys = tuple(fault["loc"])
         ends = (end for end in range(1, len(keys)) if _is_choice(fields.get(".".join(map(str, keys[:end])))))
         end = next(ends, None)

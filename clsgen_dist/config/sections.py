@@ -6,8 +6,9 @@ what it is and in which unit; `--help` prints it with the default.
 
 from __future__ import annotations
 
+import re
 import string
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -17,16 +18,36 @@ Weight = Annotated[float, Field(ge=0.0)]
 VignetteCount = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
+#: Neither a NUL, which ends the names of files, nor half of a surrogate pair, which no file can hold.
+_TEXT = re.compile(r"[^\0\ud800-\udfff]*")
+
+#: Control characters, line ends, and marks that turn the direction of what follows: a label is one line for people.
+_NOT_IN_A_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+#: Characters of a label's name.
+_LONGEST_LABEL = 200
+
+
 class Section(BaseModel):
     """A strict, frozen group of settings."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
+    @field_validator("*", mode="after")
+    @classmethod
+    def _text_is_text(cls, value: Any) -> Any:
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and not _TEXT.fullmatch(text):
+                raise ValueError("holds a NUL, or half of a character")
+        return value
+
 
 class Run(Section):
-    name: str = Field(description="name of the run; its folder is OUTPUT_DIR/NAME", pattern=r"^[A-Za-z0-9][\w.-]*$")
+    name: str = Field(
+        description="name of the run; its folder is OUTPUT_DIR/NAME", pattern=r"^[A-Za-z0-9][\w.-]*$", max_length=128
+    )
     output_dir: str = Field("runs", description="folder that holds the run folders; shared by all nodes")
-    seed: int = Field(0, ge=0, description="seed of everything that is drawn")
+    seed: int = Field(0, ge=0, lt=2**63, description="seed of everything that is drawn")
 
 
 class Task(Section):
@@ -47,6 +68,10 @@ class Task(Section):
             raise ValueError(f"found {len(labels)} label(s), expected at least two")
         if any(not name.strip() for name in labels):
             raise ValueError("a label without a name")
+        if any(_NOT_IN_A_NAME.search(name) for name in labels):
+            raise ValueError("a label with a line end or another control character")
+        if any(len(name) > _LONGEST_LABEL for name in labels):
+            raise ValueError(f"a label of more than {_LONGEST_LABEL} characters")
         folded = [name.strip().casefold() for name in labels]
         if len(set(folded)) < len(folded):
             raise ValueError(f"labels must differ by more than case and space, found {labels}")
@@ -137,11 +162,13 @@ class Data(Section):
         if template is None:
             return None
         try:
-            names = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+            fields = [field[1:] for field in string.Formatter().parse(template) if field[1] is not None]
         except ValueError as error:
             raise ValueError(f"{error}; a brace that is no column is written twice, {{{{ or }}}}") from None
-        if not names or not all(names):
+        if not fields or not all(name for name, _, _ in fields):
             raise ValueError("must name the columns of the text, as {claim}")
+        if any(set(str(name)) & set(".[") or spec or conversion for name, spec, conversion in fields):
+            raise ValueError("takes plain names of columns, as {claim}, without a point, a bracket or a format")
         return template
 
 

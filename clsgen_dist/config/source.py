@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,31 +9,15 @@ from typing import Any
 
 import yaml
 
+from clsgen_dist.config.plain_yaml import dump_tree, parse_yaml
 from clsgen_dist.errors import ConfigError
+
+__all__ = ["ConfigSource", "Keys", "apply_overrides", "dump_tree", "parse_value", "put_value", "read_source"]
 
 Keys = tuple[str | int, ...]
 
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2's plain values: `no` and `TRUE` are label names and 1e-4 is a number, which YAML 1.1 denies."""
-
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - PyYAML's own form
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes what either version of YAML would read as something else than text."""
-
-
-for _tag, _pattern, _first in (
-    ("bool", r"true|false", "tf"),
-    ("int", r"[-+]?[0-9]+", "-+0123456789"),
-    ("float", r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?", "-+.0123456789"),
-    ("null", r"null|~|", ["n", "~", ""]),
-):
-    for _kind in (_Loader, _Dumper):
-        _kind.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), list(_first))
-# YAML 1.1 reads 010 as eight.
-_Loader.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(node.value))
+#: Bytes of a configuration file, at most; the longest shipped one has a thousandth of them.
+MOST_BYTES = 4_000_000
 
 
 @dataclass
@@ -60,13 +43,8 @@ class ConfigSource:
 
 
 def parse_value(text: str) -> Any:
-    """One YAML value, as it would be read from a configuration file."""
-    return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
-
-
-def dump_tree(tree: dict[str, Any]) -> str:
-    """A tree of plain values as YAML; `read_source` reads the same tree back."""
-    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    """One YAML value, as it would be read from a configuration file. Raises yaml.YAMLError."""
+    return parse_yaml(text)[1]
 
 
 def read_source(path: Path) -> ConfigSource:
@@ -75,29 +53,36 @@ def read_source(path: Path) -> ConfigSource:
     Raises:
         ConfigError: the file is missing, not UTF-8, not YAML, not a mapping, or names a key twice.
     """
+    text = _text_of(path)
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such configuration file") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 (byte {error.start}); save the file as UTF-8") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-    try:
-        root = yaml.compose(text, Loader=_Loader)
-        tree = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+        root, tree = parse_yaml(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         raise ConfigError(f"{path}{line}: not YAML: {getattr(error, 'problem', None) or error}") from None
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not YAML: {error}") from None
     if root is None or not isinstance(tree, dict):
         found = "an empty file" if tree is None else type(tree).__name__
         raise ConfigError(f"{path}: expected sections of settings (run:, task:, ...), found {found}")
     source = ConfigSource(tree=tree, places={(): str(path)})
     _note_places(root, (), path, source, set())
     return source
+
+
+def _text_of(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise ConfigError(
+                f"{path}: expected a configuration file of at most {MOST_BYTES:,} bytes, found a larger one"
+            )
+        return content.decode("utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such configuration file") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 (byte {error.start}); save the file as UTF-8") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def _note_places(node: yaml.Node, keys: Keys, path: Path, source: ConfigSource, noted: set[yaml.Node]) -> None:
@@ -149,7 +134,7 @@ def apply_overrides(source: ConfigSource, words: Sequence[str]) -> None:
             raise ConfigError(f"--{name}: expected --section.key VALUE, for example --train.learning_rate 1e-4")
         try:
             value = parse_value(text)
-        except (yaml.YAMLError, ValueError, RecursionError):
+        except yaml.YAMLError:
             value = text
         put_value(source, keys, value, f"--{name}")
         source.texts[keys] = text

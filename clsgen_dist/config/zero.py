@@ -45,12 +45,16 @@ def read_zero(path: str) -> dict[str, Any]:
         ConfigError: the file is missing, not JSON, names a setting that the run configuration owns, or one that is
             unknown, or its stage is neither 2 nor 3.
     """
+    place = Path(path)
+    if place.exists() and not place.is_file() and not place.is_dir():
+        raise ConfigError(f"train.deepspeed: {path} is no plain file, but a pipe or a device")
     try:
-        settings = json.loads(Path(path).read_text(encoding="utf-8"))
+        settings = json.loads(place.read_text(encoding="utf-8"), object_pairs_hook=_unique)
     except FileNotFoundError:
         raise ConfigError(f"train.deepspeed: no such file: {path}") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ConfigError(f"train.deepspeed: {path} is not JSON: {error}") from None
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise ConfigError(f"train.deepspeed: {path} is not JSON: {reason}") from None
     except OSError as error:
         raise ConfigError(f"train.deepspeed: {path} cannot be read ({error.strerror})") from None
     if not isinstance(settings, dict) or not isinstance(settings.get("zero_optimization"), dict):
@@ -61,7 +65,7 @@ def read_zero(path: str) -> dict[str, Any]:
         if key not in ALLOWED:
             raise ConfigError(f"{path}: unknown setting {key}; expected of {', '.join(sorted(ALLOWED))}")
     stage = settings["zero_optimization"].get("stage")
-    if stage not in (2, 3):
+    if isinstance(stage, bool) or stage not in (2, 3):
         raise ConfigError(f"{path}: zero_optimization.stage is {stage!r}, expected 2 or 3")
     for key in ("offload_optimizer", "offload_param"):
         if not isinstance(settings["zero_optimization"].get(key, {}), dict):
@@ -69,6 +73,13 @@ def read_zero(path: str) -> dict[str, Any]:
     if stage == 2 and "offload_param" in settings["zero_optimization"]:
         raise ConfigError(f"{path}: offload_param needs stage 3, found stage 2")
     return settings
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return found
 
 
 def zero_stage(settings: dict[str, Any]) -> int:

@@ -10,13 +10,14 @@ import csv
 import glob
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clsgen_dist.data.json_document import document_objects, opens_document
+from clsgen_dist.data.json_document import document_objects, opens_document, unique_keys
 from clsgen_dist.errors import DataError
 
 #: One raw record and where it stands, as "FILE:LINE".
@@ -24,6 +25,10 @@ Record = tuple[str, Mapping[str, Any]]
 
 #: Characters a row's text may have; longer ones are a broken file rather than a document.
 MAX_TEXT_CHARACTERS = 5_000_000
+
+#: Bytes of a line that are held in memory, at most.
+MAX_LINE_BYTES = 8 * MAX_TEXT_CHARACTERS
+
 
 def files_of(source: str) -> list[str]:
     """The files that a pattern names (data/*.csv), in the order of their names; any other source is one by itself."""
@@ -59,6 +64,7 @@ def read_records(source: str) -> Iterator[Record]:
     if reader is not None:
         if not path.exists():
             raise DataError(f"{source}: no such file")
+        _refuse_devices(path)
         return reader(path)
     # A name on the Hub may hold a dot; it has an owner, and no folder of that name stands here.
     if source.startswith((".", "/", "~")) or (path.suffix and ("/" not in source or path.parent.is_dir())):
@@ -66,10 +72,19 @@ def read_records(source: str) -> Iterator[Record]:
     return _hub(source)
 
 
+def _refuse_devices(path: Path) -> None:
+    """Rows are read more than once, and some devices never end."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise DataError(f"{path}: is no plain file, but a pipe or a device; expected a file of rows")
+
+
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    _refuse_devices(path)
     try:
         with path.open("rb") as file:
-            for number, raw in enumerate(file, 1):
+            for number, raw in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), 1):
+                if len(raw) > MAX_LINE_BYTES:
+                    raise DataError(f"{path}:{number}: a line of more than {MAX_LINE_BYTES:,} bytes")
                 try:
                     line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
                 except UnicodeDecodeError as error:
@@ -92,11 +107,11 @@ def read_jsonl(path: Path) -> Iterator[Record]:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
+            record = json.loads(line, object_pairs_hook=unique_keys)
         except (json.JSONDecodeError, RecursionError) as error:
             reason = getattr(error, "msg", "nested too deeply")
             raise DataError(f"{path}:{number}: not JSON ({reason}); expected one JSON object a line") from None
-        except ValueError as error:  # an integer of thousands of digits
+        except ValueError as error:  # an integer of thousands of digits, or a key twice
             raise DataError(f"{path}:{number}: not JSON ({error})") from None
         yield _checked(f"{path}:{number}", line, record)
 
@@ -135,6 +150,7 @@ def _csv(path: Path) -> Iterator[Record]:
     csv.field_size_limit(MAX_TEXT_CHARACTERS)
     reader = csv.DictReader((line for _, line in _lines(path)), strict=True)
     try:
+        _refuse_same_columns(f"{path}:1", reader.fieldnames or ())
         for record in reader:
             place = f"{path}:{reader.line_num}"
             if None in record or None in record.values():
@@ -144,16 +160,30 @@ def _csv(path: Path) -> Iterator[Record]:
         raise DataError(f"{path}:{reader.reader.line_num}: not CSV ({error})") from None
 
 
+def _refuse_same_columns(place: str, names: Sequence[str]) -> None:
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise DataError(f"{place}: two columns are called {twice[0][:40]!r}; rename one of them")
+
+
+#: What reading Parquet may raise: pyarrow's own errors, and Python's where a value has no counterpart in Python, as a
+#: date in the year 3,000,000 or an unknown time zone.
+_PARQUET_ERRORS = (OSError, ValueError, ArithmeticError, LookupError, TypeError, pa.ArrowException)
+
+
 def _parquet(path: Path) -> Iterator[Record]:
+    number = 0
     try:
         file = pq.ParquetFile(path, pre_buffer=False)
-        number = 0
+        _refuse_same_columns(str(path), file.schema_arrow.names)
         for batch in file.iter_batches(batch_size=1024, use_threads=False):
             for record in batch.to_pylist():
                 number += 1
                 yield f"{path}:{number}", record
-    except (OSError, ValueError) as error:  # pyarrow's errors derive from these
-        raise DataError(f"{path}: not Parquet ({str(error).splitlines()[0]})") from None
+    except _PARQUET_ERRORS as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        readable = "".join(letter if letter.isprintable() else "?" for letter in reason)
+        raise DataError(f"{path}: not Parquet that can be read, after row {number} ({readable})") from None
 
 
 def _hub(source: str) -> Iterator[Record]:

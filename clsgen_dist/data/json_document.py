@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from clsgen_dist.errors import DataError
 
@@ -18,6 +18,20 @@ PIECE_CHARACTERS = 1 << 20
 
 _OPENING = re.compile(r'\s*(\{\s*"data"\s*:\s*)?\[')
 _SPACE = re.compile(r"[ \t\r\n]*")
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, as `object_pairs_hook`; of a key that stands twice, Python would take the last one unseen.
+
+    Raises:
+        ValueError: a key stands twice.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice[:40]!r} stands twice in one object")
+    return found
 
 
 def opens_document(path: Path) -> bool:
@@ -100,7 +114,7 @@ class _Window:
 
     def parse(self, max_characters: int) -> tuple[object, int]:
         """The element that begins here, and where it ends; reads on until it is whole."""
-        decoder = json.JSONDecoder()
+        decoder = json.JSONDecoder(object_pairs_hook=unique_keys)
         while True:
             try:
                 return decoder.raw_decode(self.text)
@@ -110,7 +124,7 @@ class _Window:
                 # Twice as much at a time, so that a long element is parsed few times.
                 if len(self.text) > 2 * max_characters or not self._read(max(len(self.text), PIECE_CHARACTERS)):
                     raise self.fault(error.msg) from None
-            except ValueError as error:  # an integer of thousands of digits
+            except ValueError as error:  # an integer of thousands of digits, or a key twice
                 raise self.fault(str(error)) from None
 
     def fault(self, reason: str) -> DataError:

@@ -21,6 +21,9 @@ from clsgen_dist.records import Row
 #: Characters of a subgroup's name; a longer one is a text, which does not belong into metrics.
 MAX_SUBGROUP_CHARACTERS = 200
 
+#: Characters that a message tells of the name of a column.
+_MOST_TOLD = 24
+
 #: Subgroup of the rows that say nothing.
 NO_SUBGROUP = "(none)"
 
@@ -83,17 +86,15 @@ def _row_builder(columns: Data, labels: list[str], need_labels: bool) -> Callabl
     fields = [name for _, name, _, _ in string.Formatter().parse(columns.text_template or "") if name is not None]
 
     def build(place: str, record: Mapping[str, Any], fallback_id: str) -> Row:
-        identity = record.get(columns.id_column)
-        group = record.get(columns.group_column) if columns.group_column else None
         return Row(
-            id=fallback_id if identity in (None, "") else str(identity),
+            id=_name(place, record, columns.id_column, "id") or fallback_id,
             text=_text(place, record, columns, fields),
             label=_label(place, record, columns, numbers) if need_labels or columns.label_column in record else None,
             explanation=_reason(place, record, columns.explanation_column),
             references=tuple(
                 reason for name in columns.reference_columns if (reason := _reason(place, record, name)) is not None
             ),
-            group=None if group in (None, "") else str(group),
+            group=_name(place, record, columns.group_column, "group"),
             true_probability=_probability(place, record, columns),
             subgroups=tuple((name, _subgroup(place, record, name)) for name in columns.subgroup_columns),
         )
@@ -101,10 +102,34 @@ def _row_builder(columns: Data, labels: list[str], need_labels: bool) -> Callabl
     return build
 
 
+def _name(place: str, record: Mapping[str, Any], column: str | None, what: str) -> str | None:
+    """The id or group of a row; None where it has none, as pandas writes NaN for."""
+    value = record.get(column) if column else None
+    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, list | dict | bytes):
+        raise DataError(f"{place}: the {what} is {type(value).__name__}, expected a name or a number")
+    return str(value)
+
+
 def _column(place: str, record: Mapping[str, Any], name: str, setting: str) -> Any:
     if name not in record:
-        raise DataError(f"{place}: no column {name!r} ({setting}); found {', '.join(map(str, list(record)[:12]))}")
+        raise DataError(f"{place}: no column {name!r} ({setting}); found {_found(list(map(str, record)))}")
     return record[name]
+
+
+def _found(names: list[str]) -> str:
+    """Names of columns, cut: where a file has no header, its first row is taken for them."""
+    cut = ", ".join(_one_line(name) if len(name) <= _MOST_TOLD else f"{_one_line(name[:_MOST_TOLD])}..." for name in names[:12])
+    if len(names) == 1 and any(mark in names[0] for mark in ";\t|"):
+        return f"{cut}; expected columns that are separated by commas"
+    if any(len(name) > _MOST_TOLD for name in names):
+        return f"{cut}; expected a header line with the names of the columns"
+    return cut
+
+
+def _one_line(name: str) -> str:
+    return name if name.isprintable() else ascii(name)
 
 
 def _text(place: str, record: Mapping[str, Any], columns: Data, fields: list[str]) -> str:

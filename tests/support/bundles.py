@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,9 +13,9 @@ from clsgen_dist.data.splits import text_hash
 from tests.support.tiny import shared_backbone, tiny_config, tiny_dual, tiny_rows
 
 
-def write_tiny_bundle(folder: Path, *, seed: int = 0) -> Path:
+def write_tiny_bundle(folder: Path, *, seed: int = 0, **settings: Any) -> Path:
     """Writes FOLDER/bundle, which says that it was trained on `tiny_rows(40)`; returns its place."""
-    config = tiny_config(folder)
+    config = tiny_config(folder, **settings)
     generator = torch.Generator().manual_seed(seed)
     weights = {
         name: torch.randn(parameter.shape, generator=generator) * 0.05

@@ -72,6 +72,7 @@ class Options:
     fault_first: int = 0
     retry_after: str = "0.2"
     retry_after_header: str = "retry-after"
+    raw: str = ""  # folder; a message is answered with the file that it names, byte for byte
 
 
 @dataclass
@@ -130,6 +131,11 @@ class Server:
     ) -> bool:
         """Answers one request; False where the connection ends with it."""
         given = headers.get("authorization", "").removeprefix("Bearer ")
+        if self.options.raw:
+            name = json.loads(body)["messages"][-1]["content"] if body else path.rpartition("/")[2]
+            writer.write(Path(self.options.raw, name).read_bytes())
+            await writer.drain()
+            return False
         if path == "/stats":
             send(writer, 200, self.stats())
         elif path == "/prompts":

@@ -257,7 +257,12 @@ texts = st.text(st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from
 )
 
 
-@given(question=texts.filter(bool), uri=st.none() | texts, seed=st.integers(0), rate=st.floats(0, 1, exclude_min=True))
+@given(
+    question=texts.filter(bool),
+    uri=st.none() | texts,
+    seed=st.integers(0, 2**63 - 1),
+    rate=st.floats(0, 1, exclude_min=True),
+)
 @hypothesis_settings(max_examples=50)
 def test_any_configuration_reads_back(
     tmp_path_factory: pytest.TempPathFactory, question: str, uri: str | None, seed: int, rate: float
