@@ -81,6 +81,10 @@ class RunObserver:
         }
         if metrics.general_kl is not None:
             numbers["train/general_kl"] = metrics.general_kl
+        if self._train.on_nonfinite == "skip":
+            numbers["train/skipped_steps"] = state.num_skipped
+        if metrics.skipped is not None:
+            self._listener(Event("skipped steps", state.num_skipped, state.num_skipped, metrics.skipped))
         if not self._has_head:
             del numbers["train/loss_cls"]  # of weights that nobody trains
         self._tracker.log_metrics(numbers, step=state.step)

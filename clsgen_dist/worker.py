@@ -65,6 +65,8 @@ def train_bundle(config: RunConfig, folder: RunFolder, base: str, ranks: Ranks, 
     weights = _loss_weights(config, split)
     general = open_general_text(config, folder.tokens("general"), base, ranks)
     with _engine(config, folder, base, ranks) as engine:
+        state = TrainState(**(load_newest(engine, ranks, folder.checkpoints) or {}))
+        skips = config.train.max_skipped_steps if config.train.on_nonfinite == "skip" else 0
         stepper = Stepper(
             engine,
             ranks,
@@ -77,9 +79,10 @@ def train_bundle(config: RunConfig, folder: RunFolder, base: str, ranks: Ranks, 
             one_line=_one_line(config),
             factors=lambda step: schedule.learning_rate_factors(config.train, step, num_steps),
             name_rows=lambda rows: _row_ids(folder.rows("train"), rows),
+            num_skips_left=max(0, skips - state.num_skipped),
         )
         train(
-            TrainState(**(load_newest(engine, ranks, folder.checkpoints) or {})),
+            state,
             num_steps,
             run_step=stepper.run,
             validate=lambda: _look(config, base, engine, ranks, looked_at, weights),

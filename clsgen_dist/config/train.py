@@ -26,6 +26,10 @@ class Train(Section):
     head_warmup_steps: int = Field(
         0, ge=0, description="steps in which only the head is trained, before the joint phase"
     )
+    on_nonfinite: Literal["stop", "skip"] = Field(
+        "stop", description="what a step does whose loss or gradient is no finite number; skip leaves its update out"
+    )
+    max_skipped_steps: Count = Field(10, description="optimizer steps that are skipped at most, over the whole run")
     max_grad_norm: Annotated[float, Field(gt=0)] = Field(1.0, description="global gradient norm to clip at")
     precision: Literal["bf16", "fp32"] = Field("bf16", description="number format of weights and activations")
     num_workers: Count = Field(1, description="ZeRO workers under Ray, one a GPU; the deepspeed launcher sets its own")

@@ -183,6 +183,12 @@ TRAINING_RULES = (
         lambda c: c.train.token_budget < c.data.max_prompt_tokens + c.data.max_explanation_tokens,
     ),
     Rule(
+        ("train", "max_skipped_steps"),
+        "train.max_skipped_steps with train.on_nonfinite stop",
+        "no step is skipped; set train.on_nonfinite to skip, or take the setting away",
+        lambda c: c.train.on_nonfinite == "stop" and c.train.max_skipped_steps != type(c.train)().max_skipped_steps,
+    ),
+    Rule(
         ("predict", "token_budget"),
         "predict.token_budget below data.max_prompt_tokens + predict.max_new_tokens",
         "a batch must hold the longest prompt and what is written after it",

@@ -138,6 +138,10 @@ class Engine:
         """Forgets what `backward` has added."""
         self._engine.zero_grad()
         self._optimizer.zero_grad()
+        if not self._partitioned:  # ZeRO-2 keeps what it has reduced elsewhere, and would add to it
+            self._optimizer.averaged_gradients = dict.fromkeys(self._optimizer.averaged_gradients)
+            self._optimizer.all_grad_tensors = dict.fromkeys(self._optimizer.all_grad_tensors)
+            self._optimizer.micro_step_id = -1
 
     def trainable_state(self) -> dict[str, torch.Tensor]:
         """Trainable weights as they are used, whole, on the CPU. All ranks call it; only rank 0 gets them.

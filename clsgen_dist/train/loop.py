@@ -37,7 +37,7 @@ def train(
     """
     while state.step < num_steps:
         metrics = run_step(state.step)
-        state = state.after_step(metrics.num_tokens)
+        state = state.after_step(metrics.num_tokens, skipped=metrics.skipped is not None)
         events.stepped(state, metrics)
         if validation_due(state.step):
             validation = validate()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ class StepMetrics:
         grad_norm: before clipping.
         num_tokens: tokens read.
         tokens_per_second: over all ranks.
+        skipped: why nothing was updated, with step, ranks and rows; None where the weights were updated.
     """
 
     loss: float
@@ -40,6 +41,7 @@ class StepMetrics:
     grad_norm: float
     num_tokens: int
     tokens_per_second: float
+    skipped: str | None = None
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,13 @@ class Stepper:
         one_line: bool,
         factors: Callable[[int], dict[str, float]],
         name_rows: Callable[[list[int]], list[str]],
+        num_skips_left: int = 0,
     ) -> None:
-        """`one_line` as in `collate`; `factors`: learning rates of a step, of their peaks; `name_rows`: ids of rows."""
+        """`one_line` as in `collate`; `factors`: learning rates of a step, of their peaks; `name_rows`: ids of rows.
+
+        `num_skips_left`: steps that may be passed over where a loss or gradient is not finite.
+        """
+        self._num_skips_left = num_skips_left
         self._engine, self._ranks, self._split, self._weights = engine, ranks, split, weights
         self._general = general
         self._seed, self._global_batch, self._token_budget = seed, global_batch, token_budget
@@ -86,7 +93,8 @@ class Stepper:
         """Takes step number `step`.
 
         Raises:
-            NumericsError: a loss or gradient is not finite; the weights are as before the step.
+            NumericsError: a loss or gradient is not finite, and no step may be skipped (any more); the weights are as
+                before the step.
         """
         started = time.perf_counter()
         rows = rows_of_step(self._seed, step, len(self._split), self._global_batch)
@@ -106,15 +114,21 @@ class Stepper:
             self._engine.backward(joint_loss(sums, denominators, self._weights), last=last)
             terms.append(sums)
         general_kl = None if self._general is None else self._hold_to_base(self._general, step)
-        totals = self._totals(terms)
+        # What follows is decided on numbers that all ranks share, so all of them go the same way.
+        totals, grad_norm, skipped = self._totals(terms), float("nan"), None
         if not torch.isfinite(totals).all():
-            self._refuse(step, "loss", plan, terms)
-        if general_kl is not None and not np.isfinite(general_kl):
-            self._refuse(step, "divergence on general text", [], None)
-        report = self._engine.step(self._factors(step))
-        if not report.applied or not np.isfinite(report.grad_norm):
-            self._refuse(step, "gradient", plan, None)
-        return self._metrics(totals, denominators, general_kl, report.grad_norm, rows, time.perf_counter() - started)
+            skipped = self._skip(step, "loss", plan, terms)
+        elif general_kl is not None and not np.isfinite(general_kl):
+            skipped = self._skip(step, "divergence on general text", [], None)
+        else:
+            report = self._engine.step(self._factors(step))
+            grad_norm = report.grad_norm
+            if report.applied and not np.isfinite(grad_norm):
+                self._num_skips_left = 0  # the weights are no longer those before the step
+            if not report.applied or not np.isfinite(grad_norm):
+                skipped = self._skip(step, "gradient", plan, None)
+        seconds = time.perf_counter() - started
+        return replace(self._metrics(totals, denominators, general_kl, grad_norm, rows, seconds), skipped=skipped)
 
     def _forward(self, members: list[int]) -> LossSums:
         batch = collate([self._split[row] for row in members], one_line=self._one_line).to(self._ranks.device)
@@ -167,8 +181,12 @@ class Stepper:
             tokens_per_second=num_tokens / seconds,
         )
 
-    def _refuse(self, step: int, what: str, plan: list[list[int]], terms: list[LossSums] | None) -> None:
-        """Raises, on all ranks, an error that names step, ranks and rows."""
+    def _skip(self, step: int, what: str, plan: list[list[int]], terms: list[LossSums] | None) -> str:
+        """Forgets the step's gradient, on all ranks; raises where no step may be skipped.
+
+        Returns:
+            What was skipped, with step, ranks and rows.
+        """
         self._engine.drop_gradient()
         suspects = [row for members in plan for row in members]
         if terms is not None:
@@ -179,11 +197,17 @@ class Stepper:
             for rank, names in enumerate(by_rank)
             if names
         )
-        raise NumericsError(
+        found = (
             f"step {step + 1}: the {what} is not a finite number{f' (rows at {places})' if places else ''}; the "
-            f"weights were not updated. Lower train.learning_rate{', or look at these rows' if places else ''}; the "
-            "last checkpoint is whole"
+            "weights were not updated"
         )
+        if self._num_skips_left == 0:
+            raise NumericsError(
+                f"{found}. Lower train.learning_rate{', or look at these rows' if places else ''}; the last checkpoint "
+                "is whole"
+            )
+        self._num_skips_left -= 1
+        return found
 
 
 def _broken(members: list[int], terms: LossSums) -> list[int]:

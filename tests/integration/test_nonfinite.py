@@ -19,7 +19,15 @@ from clsgen_dist.data.tokens import TokenizedSplit
 from clsgen_dist.engine.deepspeed import Engine, StepReport
 from clsgen_dist.errors import NumericsError
 from tests.support.ranks import RankPool
-from tests.support.runs import compared_config, long_rows, partitioning_zero, train_on_rank
+from tests.support.runs import (
+    Recorder,
+    assert_same_weights,
+    compared_config,
+    kept_weights,
+    long_rows,
+    partitioning_zero,
+    train_on_rank,
+)
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
 
 #: A letter whose second byte stands in no other word.
@@ -123,3 +131,71 @@ def test_gradient_that_is_not_finite(two_ranks: RankPool, tmp_path: Path, stage:
     assert all(f"long-{row}" in found[0]["message"] for row in rows)
     assert [answer["num_applied"] for answer in found] == [1, 1]
     assert set(found[0]["moved"].values()) == {0.0}
+
+
+def skipped_on_rank(config: RunConfig, poison: str, stop_at: int | None = None) -> Recorder:
+    """Trains with the loss, or the gradient alone, of step 2 broken on rank 1."""
+    num_steps = [0]
+
+    class Broken(Engine):
+        def forward(self, *inputs: Any, **options: Any) -> Any:
+            output = super().forward(*inputs, **options)
+            if poison == "loss" and self.breaks:
+                return output._replace(cls_logits_EK=output.cls_logits_EK * math.nan)
+            return output
+
+        def backward(self, loss: torch.Tensor, *, last: bool) -> None:
+            if poison == "gradient" and self.breaks:
+                loss.register_hook(lambda gradient: gradient * math.inf)
+            super().backward(loss, last=last)
+            num_steps[0] += last
+
+        @property
+        def breaks(self) -> bool:
+            return num_steps[0] == 1 and self.module.training and torch.distributed.get_rank() == 1
+
+    worker.Engine = Broken  # type: ignore[misc]
+    try:
+        return train_on_rank(config, stop_at)
+    finally:
+        worker.Engine = Engine  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("stage", [3, 2])
+def test_skipped_step(two_ranks: RankPool, tmp_path: Path, stage: int) -> None:
+    """A step whose loss is broken and one whose gradient is leave the same weights: what was added is forgotten."""
+    settings = {
+        "train.deepspeed": partitioning_zero(tmp_path, stage),
+        "train.on_nonfinite": "skip",
+        "train.max_skipped_steps": 1,
+        "train.token_budget": 80,
+        "train.checkpoint_steps": 1,
+    }
+    weights = {}
+    for poison in ("loss", "gradient"):
+        config = compared_config(tmp_path, poison, long_rows(24), **settings)
+        steps = two_ranks.run(skipped_on_rank, config, poison)[0].steps
+        assert [step for step in steps if steps[step]["skipped"]] == [2]
+        assert steps[2]["skipped"].startswith(f"step 2: the {poison} is not a finite number (rows at rank ")
+        assert steps.keys() == {1, 2, 3}
+        weights[poison] = kept_weights(config)
+    assert_same_weights(weights["loss"], weights["gradient"], atol=0)
+
+
+def test_resumed_run_has_no_more_skips_than_it_had(two_ranks: RankPool, tmp_path: Path) -> None:
+    settings = {"train.on_nonfinite": "skip", "train.max_skipped_steps": 1, "train.checkpoint_steps": 1}
+    config = compared_config(tmp_path, "twice", long_rows(40), **settings)
+    assert two_ranks.run(skipped_on_rank, config, "loss", 4)[0].steps[2]["skipped"]
+
+    told = two_ranks.run(refused_again_on_rank, config)
+
+    assert told[0] == told[1]
+    assert told[0].startswith("step 5: the loss is not a finite number")
+
+
+def refused_again_on_rank(config: RunConfig) -> str:
+    try:
+        skipped_on_rank(config, "loss")
+    except NumericsError as error:
+        return str(error)
+    return "went through"

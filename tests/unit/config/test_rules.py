@@ -59,6 +59,7 @@ CASES = (
     (["--data.explanation_column", "null", "--objective.w_gen", "1"], "objective.w_gen"),
     (["--objective.class_weights", "[1, 2, 3]"], "objective.class_weights"),
     (["--train.token_budget", "500"], "train.token_budget"),
+    (["--train.max_skipped_steps", "3"], "train.max_skipped_steps"),
     (["--predict.token_budget", "500"], "predict.token_budget"),
     (["--explain.teacher", "endpoint", "--explain.model", "m"], "explain.teacher"),
     (["--explain.teacher", "local"], "explain.teacher"),

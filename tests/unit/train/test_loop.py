@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -94,3 +95,13 @@ def test_the_earlier_of_two_equal_steps_stays_best() -> None:
 
 def test_a_loss_that_is_no_number_is_never_best() -> None:
     assert TrainState(step=4).after_validation(float("nan")).best_step == -1
+
+
+def test_skipped_steps_are_counted_and_the_count_goes_into_checkpoints() -> None:
+    class Skipping(Recorder):
+        def run_step(self, step: int) -> StepMetrics:
+            return replace(super().run_step(step), skipped="why" if step in (1, 3) else None)
+
+    recorder = Skipping([2.0, 3.0, 1.0])
+    assert run(recorder, TrainState(), 5).num_skipped == 2
+    assert recorder.saved[0].to_dict()["num_skipped"] == 1

@@ -78,6 +78,7 @@ def stepper(
     weights: Weights = EVEN,
     general: GeneralText | None = None,
     one_line: bool = False,
+    num_skips_left: int = 0,
 ) -> Stepper:
     return Stepper(
         engine,  # type: ignore[arg-type]
@@ -91,6 +92,7 @@ def stepper(
         one_line=one_line,
         factors=lambda step: {"head": 1.0, "backbone": 1.0},
         name_rows=lambda rows: [f"id-{row}" for row in rows],
+        num_skips_left=num_skips_left,
     )
 
 
@@ -268,6 +270,27 @@ def test_a_gradient_that_is_no_number_updates_nothing(split: TokenizedSplit) -> 
     with pytest.raises(NumericsError, match=r"^step 1: the gradient is not a finite number \(rows at rank 0: id-\d+, "):
         stepper(PlainEngine(model), split).run(0)
     assert all(torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_a_step_that_may_be_skipped_updates_nothing_and_says_so(split: TokenizedSplit, what: str) -> None:
+    model = tiny_dual()
+    broken = model.head.weight.register_hook(lambda gradient: gradient * float("inf"))
+    if what == "loss":
+        broken.remove()
+        broken = model.head.register_forward_hook(lambda head, given, logits: logits * float("nan"))
+    before = weights_of(model)
+    steps = stepper(PlainEngine(model), split, num_skips_left=2)
+    for step in range(2):
+        metrics = steps.run(step)
+        assert metrics.skipped is not None
+        assert metrics.skipped.startswith(f"step {step + 1}: the {what} is not a finite number (rows at rank 0: id-")
+        assert metrics.skipped.endswith("; the weights were not updated")
+    with pytest.raises(NumericsError, match=rf"^step 3: the {what} is not a finite number"):
+        steps.run(2)
+    assert all(torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())
+    broken.remove()
+    assert steps.run(2).skipped is None
 
 
 def look(model: Any, split: TokenizedSplit, max_rows: int) -> Validation:
