@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from clsgen_dist.claim import claimed
 from clsgen_dist.compare.arms import Comparison, Job
 from clsgen_dist.compare.report import write_outputs
 from clsgen_dist.compare.results import gather
@@ -45,11 +46,16 @@ def compare(comparison: Comparison, say: Say) -> dict[str, Any]:
         The content of comparison.json; `failed` names the jobs that ended in an error, with its words.
 
     Raises:
-        ConfigError, DataError: the rows cannot be made.
+        ConfigError, DataError: the rows cannot be made, or another process compares there.
         TrackingError: MLflow cannot be used.
     """
     results = comparison.folder / "compare"
     results.mkdir(parents=True, exist_ok=True)
+    with claimed(results):
+        return _compare(comparison, results, say)
+
+
+def _compare(comparison: Comparison, results: Path, say: Say) -> dict[str, Any]:
     tracker = _open_tracker(comparison, results)
     failed: dict[str, str] = {}
     status = "FAILED"

@@ -63,7 +63,7 @@ class Delivery:
         with self._changed:
             self._is_closing = self._is_asked = True
             self._changed.notify_all()
-            patience = _LITTLE_PATIENCE_SECONDS if self._num_failures else _PATIENCE_SECONDS
+            patience = _LITTLE_PATIENCE_SECONDS if self._is_told else _PATIENCE_SECONDS
         moves, since = self._courier.moves, time.monotonic()
         while self._thread.is_alive() and time.monotonic() - since < patience:
             self._thread.join(0.05)

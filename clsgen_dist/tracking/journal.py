@@ -104,8 +104,13 @@ class Journal:
             self._note(entry.kind, entry.content)
         if self._has_torn_end(end):
             os.ftruncate(self._file, end)
-        if not self.header and header is not None:
+        if header is not None and not self.header:
             self.append("run", {"key": uuid.uuid4().hex, **header})
+        elif header is not None:
+            changed = {name: value for name, value in header.items() if self.header.get(name) != value}
+            changed.pop("time", None)
+            if changed:  # a run that goes on may name another experiment or parent
+                self.append("run", changed)
 
     @property
     def seq(self) -> int:
@@ -162,8 +167,8 @@ class Journal:
         return step > last_step if step else value != last_value
 
     def _note(self, kind: str, content: Mapping[str, Any]) -> None:
-        if kind == "run" and not self.header:
-            self.header = dict(content)
+        if kind == "run":
+            self.header |= content
         elif kind == "metrics":
             for key, value in content["metrics"].items():
                 self._told[key] = (max(content["step"], self._told.get(key, (0, 0.0))[0]), value)
@@ -180,6 +185,7 @@ class Journal:
     def _forget_from(self, size: int) -> None:
         try:
             os.ftruncate(self._file, size)
+            self._seq -= 1
         except OSError:
             self._is_torn = True  # the next entry begins a line of its own
 

@@ -7,6 +7,7 @@ import logging
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -130,8 +131,16 @@ def test_mlflow_keeps_a_number_once_however_often_it_comes(server: TrackingServe
     assert [row.step for row in client.get_metric_history(run_id, "a")] == [1, 2, 3]
 
 
-def test_lost_answers_double_nothing(server: TrackingServer, proxy: UnreliableProxy, tmp_path: Path) -> None:
-    """Every kind of request is done by the server once without the client hearing of it."""
+def test_lost_answers_double_nothing(
+    server: TrackingServer,
+    proxy: UnreliableProxy,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Every kind of request is done by the server once without the client hearing of it; passwords stay unsaid."""
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "somebody")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "a-secret")
     proxy.loses_first_answer = True
     folder = tmp_path / "lost answers"
     tracker = open_run(proxy.address, folder)
@@ -147,6 +156,7 @@ def test_lost_answers_double_nothing(server: TrackingServer, proxy: UnreliablePr
     ends = {name.rpartition("/")[2] for name in proxy.lost}
     assert {"create", "search", "log-batch", "log-inputs", "update"} <= ends
     assert any(name.startswith("PUT") for name in proxy.lost)
+    assert "a-secret" not in caplog.text + "".join(p.read_text() for p in folder.rglob("*") if p.is_file())
 
 
 def test_a_server_that_is_down_at_the_start_gets_the_run_later(
@@ -204,6 +214,22 @@ def test_a_server_that_is_away_for_good_leaves_it_to_the_next_command(
     assert_is_whole(server, folder, 10)
     assert sync_tracking(folder, server.address).startswith("sent: 0 metrics, 0 params, 0 tags, 0 datasets, 0 files")
     assert_is_whole(server, folder, 10)
+
+
+def test_what_waits_for_a_server_waits_on_the_disk(tmp_path: Path) -> None:
+    """Memory stays as it is, however long nobody answers."""
+    tracker = MlflowTracker("http://127.0.0.1:9", EXPERIMENT, "flat", folder=tmp_path / "flat", artifacts=None)
+    tell_steps(tracker, range(1, 100))
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        tell_steps(tracker, range(100, 10_100))
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    tracker.close("FAILED")
+    assert journal_path(tmp_path / "flat").stat().st_size > 1_000_000
+    assert grown < 300_000
 
 
 def test_a_record_that_is_lost_or_behind_doubles_nothing(server: TrackingServer, tmp_path: Path) -> None:

@@ -35,13 +35,21 @@ def test_a_journal_that_is_opened_again_goes_on(path: Path) -> None:
     first = Journal(path, HEADER)
     first.append("tags", {"tags": {"a": "ä\n"}})
     first.close()
-    second = Journal(path, {**HEADER, "name": "another"})
+    second = Journal(path, {**HEADER, "time": 2})
     second.append("begun", {})
     second.close()
     assert [(seq, kind) for seq, kind, _ in told(path)] == [(1, "run"), (2, "tags"), (3, "begun")]
     assert second.header == first.header
-    assert second.header["name"] == "run"
+    assert second.header["time"] == 1
     assert told(path)[1][2] == {"tags": {"a": "ä\n"}}
+
+
+def test_a_run_that_goes_on_in_another_experiment_says_so(path: Path) -> None:
+    key = Journal(path, HEADER).header["key"]
+    Journal(path, {**HEADER, "experiment": "another", "time": 2}).close()
+    again = Journal(path)
+    assert again.header == {**HEADER, "experiment": "another", "key": key}
+    assert told(path)[1] == (2, "run", {"experiment": "another"})
 
 
 def test_two_journals_have_two_keys(tmp_path: Path) -> None:
@@ -129,6 +137,7 @@ def test_a_full_disk_costs_entries_and_no_training(path: Path, caplog: pytest.Lo
     journal.append_metrics({"train/loss": 1.0}, step=3, time_ms=1)
     assert steps(path, "train/loss") == [(3, 1.0)]
     assert caplog.text.count("cannot be written") == 1
+    assert journal.seq == 2, "a number that was not written is given again"
 
 
 def test_a_record_reads_back_and_a_torn_one_is_none(tmp_path: Path) -> None:
