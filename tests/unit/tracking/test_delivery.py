@@ -251,6 +251,35 @@ def test_a_record_that_is_lost_or_behind_doubles_nothing(server: TrackingServer,
     assert_is_whole(server, folder, 9)
 
 
+def test_a_run_of_an_earlier_version_goes_on_as_the_same_one(server: TrackingServer, tmp_path: Path) -> None:
+    """It has no journal, and MLflow knows its settings."""
+    folder = tmp_path / "earlier"
+    folder.mkdir()
+    before = mlflow.MlflowClient(server.address).create_run("0", run_name="earlier").info.run_id
+    record_path(folder).write_text(json.dumps({"uri": server.address, "run_id": before}))
+    tracker = open_run(server.address, folder)
+    tell_steps(tracker, range(1, 4))
+    tracker.close("FINISHED")
+    run = mlflow.MlflowClient(server.address).get_run(before)
+    assert tracker.run_id == before
+    assert rows_of(server, run) == rows_told(folder)
+    assert run.data.params == {}
+
+
+def test_a_journal_that_was_removed_begins_anew_in_the_same_run(server: TrackingServer, tmp_path: Path) -> None:
+    folder = tmp_path / "no journal"
+    tracker = open_run(server.address, folder)
+    tell_steps(tracker, range(1, 31))
+    tracker.close("FAILED")
+    journal_path(folder).unlink()
+    resumed = open_run(server.address, folder)
+    tell_steps(resumed, range(31, 34))
+    resumed.close("FINISHED")
+    (run,) = runs_named(server, folder.name)
+    history = mlflow.MlflowClient(server.address).get_metric_history(run.info.run_id, "train/loss")
+    assert [row.step for row in history] == list(range(1, 34))
+
+
 def test_a_run_that_was_removed_is_made_again_with_all_of_it(server: TrackingServer, tmp_path: Path) -> None:
     folder = tmp_path / "removed"
     tracker = open_run(server.address, folder)
