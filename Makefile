@@ -2,6 +2,7 @@
 # make backbone  put Gemma 3 270M into models/
 # make checks    lint, format, types
 # make test      checks, then every test
+# make bench-quick  training and prediction against TRL and the HF Trainer, ten minutes on two cores
 # make bench-prediction   rows a second beside transformers' pipeline and generate
 # make docs      pages that are made from the code
 # make clean     remove what these made (runs/ and models/ stay)
@@ -15,7 +16,7 @@ BACKBONE := models/gemma3-270m
 TORCH_INDEX ?=
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: venv demo backbone checks test bench-prediction docs clean
+.PHONY: venv demo backbone checks test bench-quick bench-prediction docs clean
 
 venv: $(INSTALLED)
 
@@ -40,6 +41,9 @@ checks: $(INSTALLED)
 test: checks backbone
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/hostile
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/integration tests/gpu
+
+bench-quick: backbone
+	$(BIN)/python benchmarks/quick.py
 
 bench-prediction: backbone
 	$(BIN)/python benchmarks/prediction.py
