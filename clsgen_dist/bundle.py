@@ -34,12 +34,13 @@ from clsgen_dist.calibrate.scaling import IDENTITY, Calibrator
 from clsgen_dist.config.run import RunConfig
 from clsgen_dist.config.sections import Data, Model, Task
 from clsgen_dist.config.source import ConfigSource, apply_overrides
-from clsgen_dist.data.tokens import RowTokenizer, load_tokenizer
-from clsgen_dist.errors import BundleError, ConfigError
+from clsgen_dist.data.tokens import RowTokenizer, TokenizerLike, load_tokenizer
+from clsgen_dist.errors import BundleError, ClsGenError, ConfigError
 from clsgen_dist.integrity import fingerprint, read_json, write_json
 from clsgen_dist.model.build import DTYPES, add_new_adapter, load_backbone, read_backbone_config
 from clsgen_dist.model.dual_head import DualHead
 from clsgen_dist.model.heads import ClassificationHead
+from clsgen_dist.model.weights import check_adapter, check_whole, finite_weights, refuse_broken
 from clsgen_dist.sealed import (
     FORMAT,
     HEAD,
@@ -50,6 +51,7 @@ from clsgen_dist.sealed import (
     read_manifest,
     seal,
     set_decision,
+    with_safe_weights,
 )
 
 _COLUMNS = (
@@ -107,7 +109,7 @@ def write_bundle(
     """
     head = {name.removeprefix("head."): w for name, w in weights.items() if name.startswith("head.")}
     body = {name.removeprefix("backbone."): w for name, w in weights.items() if name.startswith("backbone.")}
-    _refuse_broken(weights)
+    refuse_broken(weights)
     staging = folder.with_name(folder.name + ".partial")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
@@ -185,7 +187,13 @@ def bundle_columns(manifest: dict[str, Any], overrides: Sequence[str], *, with_e
 
 def trained_on(folder: Path) -> np.ndarray:
     """Hashes of the texts that a bundle's model has seen, ascending; shape (N,), uint64."""
-    return np.asarray(load_file(folder / "trained_on.safetensors")["texts"].numpy())
+    try:
+        hashes = np.asarray(load_file(folder / "trained_on.safetensors")["texts"].numpy())
+    except (SafetensorError, OSError, LookupError, ValueError) as error:
+        raise BundleError(f"{folder}: trained_on.safetensors does not load ({type(error).__name__})") from None
+    if hashes.ndim != 1 or hashes.dtype != np.uint64:
+        raise BundleError(f"{folder}: trained_on.safetensors does not hold one hash a text")
+    return hashes
 
 
 def load_bundle(
@@ -208,7 +216,7 @@ def load_bundle(
     Raises:
         BundleError: see `read_manifest`; or the base model is missing or another one, or weights do not fit.
     """
-    manifest = read_manifest(folder)
+    manifest = with_safe_weights(folder, read_manifest(folder))
     try:
         task = read_task(folder)
         place = base or manifest["base"]["name_or_path"]
@@ -231,19 +239,33 @@ def load_bundle(
         )
     try:
         dual = _load_model(folder, model, len(task.labels), dtype, device)
-    except (SafetensorError, RuntimeError, OSError, ValueError) as error:
-        raise BundleError(f"{folder}: weights do not load ({type(error).__name__}: {error})") from None
+    except ClsGenError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a bundle may say anything, and libraries then raise anything
+        raise BundleError(
+            f"{folder}: weights do not load ({type(error).__name__}: {' '.join(str(error).split())[:400]})"
+        ) from None
     decision = read_decision(folder, manifest, len(task.labels)) if with_decision else Decision(IDENTITY, None)
-    tokenizer = RowTokenizer(load_tokenizer(Model(name_or_path="."), str(folder / "tokenizer")), task, **limits)
+    tokenizer = RowTokenizer(_load_tokenizer(folder), task, **limits)
     return Bundle(folder, manifest, task, dual, tokenizer, decision.calibrator, decision.threshold)
+
+
+def _load_tokenizer(folder: Path) -> TokenizerLike:
+    try:
+        return load_tokenizer(Model(name_or_path="."), str(folder / "tokenizer"))
+    except Exception as error:  # noqa: BLE001 - as above; tokenizers raises plain Exception
+        raise BundleError(f"{folder}: its tokenizer does not load ({' '.join(str(error).split())[:400]})") from None
 
 
 def _load_model(folder: Path, model: Model, num_labels: int, dtype: torch.dtype, device: torch.device) -> DualHead:
     if model.lora is None:
+        check_whole(model, folder / "model")
         backbone = load_backbone(model, str(folder / "model"), dtype=dtype)
     else:
+        path = folder / "adapter" / "adapter_model.safetensors"
+        check_adapter(path, model.lora.rank)
+        saved = {name: w.to(dtype) for name, w in finite_weights(path).items()}
         backbone = add_new_adapter(load_backbone(model, str(model.name_or_path), dtype=dtype), model.lora, seed=0)
-        saved = {name: w.to(dtype) for name, w in load_file(folder / "adapter" / "adapter_model.safetensors").items()}
         wanted = {n.replace(".default.", "."): p for n, p in backbone.named_parameters() if p.requires_grad}
         if {n: w.shape for n, w in saved.items()} != {n: p.shape for n, p in wanted.items()}:
             raise BundleError(f"{folder}: the adapter's weights are not those of its configuration")
@@ -251,7 +273,7 @@ def _load_model(folder: Path, model: Model, num_labels: int, dtype: torch.dtype,
             for name, parameter in wanted.items():
                 parameter.copy_(saved[name])
     head = ClassificationHead(backbone.config.get_text_config().hidden_size, num_labels, seed=0).to(dtype)
-    head.load_state_dict(load_file(folder / "head.safetensors"))
+    head.load_state_dict(finite_weights(folder / "head.safetensors"))
     return DualHead(backbone, head).to(device).eval().requires_grad_(False)
 
 
@@ -270,17 +292,6 @@ def _adapter_config(config: RunConfig, base: str) -> dict[str, Any]:
         "bias": "none",
         "inference_mode": True,
     }
-
-
-def _refuse_broken(weights: dict[str, torch.Tensor]) -> None:
-    if not any(name.startswith("head.") for name in weights):
-        raise BundleError("no classification head among the trained weights")
-    for name, weight in weights.items():
-        if weight.numel() == 0 or not torch.isfinite(weight).all():
-            raise BundleError(f"trained weight {name} of shape {tuple(weight.shape)} is empty or not finite")
-    for part in ("head.", "backbone."):
-        if not any(weight.count_nonzero() for name, weight in weights.items() if name.startswith(part)):
-            raise BundleError(f"all trained weights of the {part[:-1]} are zero")
 
 
 def _made(folder: Path) -> Path:

@@ -29,6 +29,8 @@ def fingerprint(base: str) -> str:
     folder = Path(base)
     if not folder.is_dir():
         return f"hub:{base}"
+    if not (folder / "config.json").is_file():
+        raise BundleError(f"no base model at {base}: config.json is missing there")
     digest = hashlib.sha256((folder / "config.json").read_bytes())
     for path in sorted(folder.glob("*.safetensors")):
         size = path.stat().st_size

@@ -9,10 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clsgen_dist.calibrate.scaling import Calibrator
 from clsgen_dist.errors import BundleError
@@ -27,10 +30,38 @@ _COMING = "coming_calibrator_sha256"
 #: from bundles that were written before there was a choice; those have heads.
 PROBABILITY, HEAD, VERDICT = "probability", "head", "verdict"
 SAFE = {".json", ".safetensors", ".txt", ".model", ".jinja", ".md"}
-
+#: Where what may stand, so that no library finds a file of its own that it follows elsewhere.
+_PLACES = re.compile(
+    r"(task|calibrator)\.json|(head|trained_on)\.safetensors|adapter/adapter_(config\.json|model\.safetensors)"
+    r"|(model|tokenizer)/(?!adapter_)[\w.-]+"
+)
+#: Bytes of the header of a safetensors file, at most; that of a model of 100,000 tensors has 10 MB.
+_MOST_HEADER_BYTES = 64_000_000
 
 #: Fact of a decision that a finished bundle was given later, not by its training.
 RECALIBRATED = "launchers/calibrate.py"
+
+
+class _Base(BaseModel):
+    model_config = ConfigDict(strict=True)
+    name_or_path: str = Field(min_length=1)
+    revision: str | None = None
+    fingerprint: str
+
+
+class _Manifest(BaseModel):
+    """The form of a manifest: what is read of it without a further look."""
+
+    model_config = ConfigDict(strict=True)
+    files: dict[str, str]
+    base: _Base
+    precision: Literal["bf16", "fp32"]
+    max_prompt_tokens: int = Field(ge=1, le=10_000_000)
+    max_explanation_tokens: int = Field(ge=1, le=10_000_000)
+    probability: Literal["head", "verdict"] = "head"
+    columns: dict[str, Any] | None = None
+    lora: dict[str, Any] | None = None
+    trust_remote_code: Literal[False] = False  # whoever loads a bundle decides that
 
 
 @dataclass(frozen=True)
@@ -116,7 +147,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             code, or a link.
     """
     manifest = read_json(folder / MANIFEST)
-    if manifest.get("format") != FORMAT or not isinstance(manifest.get("files"), dict):
+    if manifest.get("format") == FORMAT and not isinstance(manifest.get("files"), dict):
+        raise BundleError(f"{folder}: manifest.json names no files with their sha256; copy the bundle whole")
+    if manifest.get("format") != FORMAT:
         raise BundleError(
             f"{folder}: format {manifest.get('format')!r}, this program reads {FORMAT}; train again, or use the "
             f"version that wrote it ({manifest.get('written_by', 'unknown')})"
@@ -126,16 +159,52 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         name = path.relative_to(folder).as_posix()
         if path.is_symlink():
             raise BundleError(f"{folder}: {name} is a link; a bundle holds plain files")
+        if not path.is_file() and not path.is_dir():
+            raise BundleError(f"{folder}: {name} is no plain file, but a pipe or a device")
         if path.is_file() and name != MANIFEST:
             present[name] = path
+    _check_form(folder, manifest)
     for name in sorted(manifest["files"].keys() | present.keys()):
         if name not in present:
             raise BundleError(f"{folder}: {name} is missing; copy the bundle whole")
-        if name not in manifest["files"] or Path(name).suffix not in SAFE:
+        if name not in manifest["files"] or Path(name).suffix not in SAFE or not _PLACES.fullmatch(name):
             raise BundleError(f"{folder}: {name} does not belong to the bundle")
         expected = {manifest["files"][name], manifest.get(_COMING) if name == CALIBRATOR else None}
         if sha256_of(present[name]) not in expected:
             raise BundleError(f"{folder}: {name} was altered after the bundle was written (sha256 differs)")
+    return manifest
+
+
+def _check_form(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Refuses a manifest that this program does not write. Raises BundleError."""
+    for name in manifest["files"]:
+        if name.startswith("/") or "\\" in name or ".." in name.split("/"):
+            raise BundleError(f"{folder}: its manifest names {name[:80]!r}, which is no place in it")
+    try:
+        _Manifest.model_validate(manifest)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(map(str, fault["loc"]))
+        raise BundleError(
+            f"{folder}: manifest.json is not as this program writes it ({place}: {fault['msg']})"
+        ) from None
+
+
+def with_safe_weights(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """The manifest, once the head of each file of weights was looked at, before a library reads it.
+
+    Raises:
+        BundleError: a file is no safetensors, as a pickle is none, or says that its header is enormous.
+    """
+    for name in manifest["files"]:
+        if not name.endswith(".safetensors"):
+            continue
+        with (folder / name).open("rb") as file:
+            start = file.read(9)
+        length = int.from_bytes(start[:8], "little")
+        longest = min(_MOST_HEADER_BYTES, (folder / name).stat().st_size - 8)
+        if len(start) < 9 or length > longest or start[8:] != b"{":
+            raise BundleError(f"{folder}: {name}: expected safetensors, found another kind of file or a part of one")
     return manifest
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from clsgen_dist.config.sections import Task
+from clsgen_dist.errors import ConfigError
 
 #: Stands for the text while a chat template is rendered around it; words that no template changes.
 _TEXT_MARK = "@@clsgen-dist-text@@"
@@ -18,10 +19,13 @@ def prompt_frame(task: Task) -> str:
 
 
 def split_frame(frame: str) -> tuple[str, str]:
-    """What stands before and after the text in a rendered frame."""
+    """What stands before and after the text in a rendered frame. Raises ConfigError for one without, or with two."""
     before, mark, after = frame.partition(_TEXT_MARK)
-    assert mark, "a chat template lost the prompt"
-    assert _TEXT_MARK not in after, "a chat template doubled the prompt"
+    if not mark or _TEXT_MARK in after:
+        raise ConfigError(
+            f"model.name_or_path: the tokenizer's chat template {'doubles' if mark else 'loses'} the prompt; expected one "
+            "that holds each turn once"
+        )
     return before, after
 
 

@@ -97,7 +97,11 @@ class RowTokenizer:
         frame = prompts.prompt_frame(task)
         if tokenizer.chat_template:
             turns = [{"role": "user", "content": frame}]
-            frame = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+            try:
+                frame = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+            except Exception as error:  # noqa: BLE001 - a template is a program in a sandbox, and may raise anything
+                reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+                raise ConfigError(f"model.name_or_path: the tokenizer's chat template fails ({reason})") from None
         before, after = prompts.split_frame(frame)
         self._before = self._ids([before])[0]
         self._after = self._ids([after])[0]

@@ -30,8 +30,8 @@ def read_backbone_config(model: Model, folder: str) -> Any:
     """
     try:
         config = AutoConfig.from_pretrained(folder, revision=model.revision, trust_remote_code=model.trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigError(f"model.name_or_path: no backbone at {folder} ({reason})") from None
     kind = config.model_type
     masked = any("MaskedLM" in name for name in config.architectures or ())
@@ -90,6 +90,7 @@ def load_backbone(model: Model, folder: str, *, dtype: torch.dtype) -> Any:
         trust_remote_code=model.trust_remote_code,
         attn_implementation=model.attention,
         dtype=dtype,
+        use_safetensors=True,  # the other format is a pickle
     )
 
 

@@ -449,6 +449,6 @@ def remove_model_weights(folder: Path) -> None:
 
 def index_that_slips(folder: Path) -> None:
     """Weights in parts, one of which is said to lie elsewhere."""
-    remove_model_weights(folder)
+    (folder / "model" / "model.safetensors").rename(folder / "model" / "part.safetensors")
     index = {"metadata": {"total_size": 1}, "weight_map": {"model.norm.weight": "../../elsewhere.safetensors"}}
     (folder / "model" / "model.safetensors.index.json").write_text(json.dumps(index))

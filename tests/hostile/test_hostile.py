@@ -30,4 +30,23 @@ def test_a_bad_input_gets_the_message_that_was_written_for_it(case: Case, doors:
 def test_the_corpus_is_large_and_names_each_input_once() -> None:
     twice = [name for name, number in Counter(case.id for case in CASES).items() if number > 1]
     assert not twice
-    assert len(CASES) >= 350
+    assert len(CASES) >= 500
+
+
+def test_nothing_in_a_pickle_runs(doors: Doors, tmp_path: Path) -> None:
+    """The pickles of the corpus make a folder where they are loaded; here is the proof that they would."""
+    import pickle
+
+    from tests.hostile.makers import pickle_for_head
+
+    (tmp_path / "bundle").mkdir()
+    pickle_for_head(tmp_path / "bundle")
+    pickle.loads((tmp_path / "bundle" / "head.safetensors").read_bytes())
+    assert (tmp_path / "taken").is_dir()
+    cases = [case for case in CASES if case.make in ("pickle_for_head", "pickle_for_adapter", "pickle_for_model")]
+    assert len(cases) == 3
+    for number, case in enumerate(cases):
+        place = tmp_path / str(number)
+        place.mkdir()
+        DOORS[case.door](doors, case, place)
+        assert not (place / "taken").exists()

@@ -249,7 +249,7 @@ def test_a_manifest_that_points_outside(bundle: Path, tmp_path: Path, name: str)
     manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
     manifest["files"][name] = "0" * 64
     (bundle / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-    assert refused(bundle) == f"{bundle}: {name} is missing; copy the bundle whole"
+    assert refused(bundle) == f"{bundle}: its manifest names {name!r}, which is no place in it"
 
 
 def test_no_bundle_at_all(tmp_path: Path) -> None:
@@ -271,7 +271,7 @@ def test_another_format(bundle: Path) -> None:
 @pytest.mark.parametrize("key", ["base", "lora", "precision", "attention", "max_prompt_tokens"])
 def test_a_manifest_without_a_key(bundle: Path, key: str) -> None:
     resealed(bundle, lambda manifest: manifest.pop(key))
-    assert "manifest or task is not as this program writes" in refused(bundle)
+    assert "is not as this program writes" in refused(bundle)
 
 
 def test_a_task_that_is_none(bundle: Path) -> None:
@@ -357,7 +357,9 @@ def test_a_bundle_cannot_ask_for_code_to_be_run(tmp_path: Path, monkeypatch: pyt
     names = dict.fromkeys(("AutoConfig", "AutoModelForCausalLM"), f"{code}--modeling.Config")
     place.write_text(json.dumps(content | {"model_type": "evil", "auto_map": names}), encoding="utf-8")
     resealed(folder, lambda manifest: manifest.update(trust_remote_code=True, model={"trust_remote_code": True}))
-    assert "weights do not load" in refused(folder)
+    assert "trust_remote_code: Input should be False" in refused(folder)
+    resealed(folder, lambda manifest: manifest.pop("trust_remote_code"))
+    assert "the weights are not those of config.json" in refused(folder)
     assert not (tmp_path / "ran").exists()
 
 

@@ -25,6 +25,7 @@ MANIFEST: dict[str, Any] = {
     "precision": "fp32",
     "attention": "sdpa",
     "max_prompt_tokens": 64,
+    "max_explanation_tokens": 32,
 }
 
 
