@@ -16,22 +16,24 @@ _SECONDS_BETWEEN_SENDS = 5.0
 _LONGEST_PAUSE_SECONDS = 60.0
 #: How long the end of a run waits for MLflow when nothing gets through; less where nothing did before.
 _PATIENCE_SECONDS, _LITTLE_PATIENCE_SECONDS = 4.0, 1.0
+#: The same for a database in a file, which is never away, but slow where the machine or its other users are busy.
+_PATIENCE_WITH_A_FILE_SECONDS = 30.0
 _PAUSE_AT_THE_END_SECONDS = 0.5
 
 
 class Delivery:
     """Sends a journal in the background, again and again until it is through."""
 
-    def __init__(self, courier: Courier, uri: str, *, refuses_for_good: bool) -> None:
+    def __init__(self, courier: Courier, uri: str, *, is_local: bool) -> None:
         """Starts the thread.
 
         Args:
             courier: sends.
             uri: for messages.
-            refuses_for_good: whether any failure to open is one for good, as with a database that is a file.
+            is_local: whether MLflow is a database in a file: any failure to open that is one for good.
         """
         self.refusal: Exception | None = None
-        self._courier, self._uri, self._refuses_for_good = courier, uri, refuses_for_good
+        self._courier, self._uri, self._is_local = courier, uri, is_local
         self._changed = threading.Condition()
         self._num_failures = 0
         self._is_starting, self._is_told = True, False
@@ -63,7 +65,9 @@ class Delivery:
         with self._changed:
             self._is_closing = self._is_asked = True
             self._changed.notify_all()
-            patience = _LITTLE_PATIENCE_SECONDS if self._is_told else _PATIENCE_SECONDS
+        patience = _LITTLE_PATIENCE_SECONDS if self._is_told else _PATIENCE_SECONDS
+        if self._is_local:
+            patience = _PATIENCE_WITH_A_FILE_SECONDS
         moves, since = self._courier.moves, time.monotonic()
         while self._thread.is_alive() and time.monotonic() - since < patience:
             self._thread.join(0.05)
@@ -107,7 +111,7 @@ class Delivery:
         with self._changed:
             self._num_attempts += 1
             self._num_failures += 1
-            for_good = self._refuses_for_good or is_refusal(error) or is_locked_out(error)
+            for_good = self._is_local or is_refusal(error) or is_locked_out(error)
             if self._is_starting and for_good and not self._courier.is_open:
                 self.refusal, self._is_stopped = error, True
             else:

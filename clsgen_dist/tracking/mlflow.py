@@ -65,7 +65,7 @@ class MlflowTracker:
             self._open_journal(header)
         except OSError as error:
             raise TrackingError(f"{folder}: what a run tells cannot be written there ({error.strerror})") from None
-        self._delivery = Delivery(self._courier, uri, refuses_for_good=is_local(uri))
+        self._delivery = Delivery(self._courier, uri, is_local=is_local(uri))
         self._delivery.wait_for_first_attempt(_PATIENCE_WITH_A_FILE_SECONDS if is_local(uri) else _PATIENCE_SECONDS)
         if self._delivery.refusal is not None:
             reason = reason_of(self._delivery.refusal)

@@ -49,15 +49,23 @@ def proxy(server: TrackingServer) -> Iterator[UnreliableProxy]:
 
 
 @pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+def pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short ones between attempts; and a busy machine is no outage."""
     monkeypatch.setattr(delivery, "_SECONDS_BETWEEN_SENDS", 0.2)
     monkeypatch.setattr(delivery, "_LONGEST_PAUSE_SECONDS", 0.2)
+    be_patient(monkeypatch, PATIENCE_SECONDS)
 
 
 @pytest.fixture
 def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clsgen_dist.tracking.mlflow, "_PATIENCE_SECONDS", 0.5)
-    monkeypatch.setattr(delivery, "_PATIENCE_SECONDS", 0.5)
+    """For servers that are away until the end."""
+    be_patient(monkeypatch, 0.5)
+
+
+def be_patient(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    monkeypatch.setattr(clsgen_dist.tracking.mlflow, "_PATIENCE_SECONDS", seconds)
+    monkeypatch.setattr(delivery, "_PATIENCE_SECONDS", seconds)
+    monkeypatch.setattr(delivery, "_LITTLE_PATIENCE_SECONDS", seconds)
 
 
 def open_run(address: str, folder: Path, parent: str | None = None) -> MlflowTracker:
@@ -216,6 +224,7 @@ def test_a_server_that_is_away_for_good_leaves_it_to_the_next_command(
     assert_is_whole(server, folder, 10)
 
 
+@pytest.mark.usefixtures("little_patience")
 def test_what_waits_for_a_server_waits_on_the_disk(tmp_path: Path) -> None:
     """Memory stays as it is, however long nobody answers."""
     tracker = MlflowTracker("http://127.0.0.1:9", EXPERIMENT, "flat", folder=tmp_path / "flat", artifacts=None)
@@ -342,6 +351,7 @@ def sync(*words: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.usefixtures("little_patience")
 def test_the_launcher_sends_what_is_left(server: TrackingServer, proxy: UnreliableProxy, tmp_path: Path) -> None:
     proxy.is_down = True
     folder = tmp_path / "by hand"
