@@ -1,6 +1,6 @@
 """Rows a second of the prediction engine beside what users would run instead, in turns on the same rows.
 
-    python benchmarks/prediction.py [--rounds 3] [--threads 2] [--precision bf16] [--short 96] [--long 12]
+    python benchmarks/prediction.py [--rounds 3] [--threads 2] [--precision bf16] [--short 80] [--long 10]
     python benchmarks/prediction.py --memory
 
 The peers come from the installed transformers: `pipeline("text-classification")` on a sequence classifier made of the
@@ -51,7 +51,6 @@ from clsgen_dist.records import Row  # noqa: E402
 
 CPU = torch.device("cpu")
 TASK = Task(question="Does the text speak for it, or against it?", labels=["against", "for"])
-BATCH_SIZES = (1, 8, 32)
 
 
 def load_rows(data: Path, num_short: int, num_long: int) -> tuple[list[Row], list[Row], str]:
@@ -138,14 +137,14 @@ def in_turns(sides: dict[str, Callable[[], object]], num_rows: int, rounds: int)
 def fastest(run: Callable[[int], object], sizes: tuple[int, ...]) -> int:
     """The batch size at which a peer is fastest, of one try each."""
     seconds = {}
-    for size in sizes:
+    for size in sizes if len(sizes) > 1 else ():
         start = time.perf_counter()
         run(size)
         seconds[size] = time.perf_counter() - start
-    return min(seconds, key=seconds.__getitem__)
+    return min(seconds, key=seconds.__getitem__, default=sizes[0])
 
 
-def compare(sides: Sides, rows: list[Row], rounds: int, *, explain: bool) -> dict[str, Any]:
+def compare(sides: Sides, rows: list[Row], rounds: int, sizes: tuple[int, ...], *, explain: bool) -> dict[str, Any]:
     """One line of the table."""
     runs: dict[str, Callable[[], object]] = {
         "ours": lambda: sides.ours.predict(rows, num_explained=None if explain else 0)
@@ -153,8 +152,8 @@ def compare(sides: Sides, rows: list[Row], rounds: int, *, explain: bool) -> dic
     batch_sizes = {}
     for name in ("given", "sorted"):
         prompts = sides.prompts(rows, is_sorted=name == "sorted")
-        few = prompts[:: max(1, len(prompts) // 32)]
-        size = fastest(lambda size, few=few: sides.classify(few, size), BATCH_SIZES)  # type: ignore[misc]
+        few = prompts[:: max(1, len(prompts) // 16)]
+        size = fastest(lambda size, few=few: sides.classify(few, size), sizes)  # type: ignore[misc]
         batch_sizes[name] = size
         runs[name] = lambda prompts=prompts, size=size: (  # type: ignore[misc]
             sides.classify_and_write(prompts, size, 32) if explain else sides.classify(prompts, size)
@@ -175,7 +174,7 @@ def compare(sides: Sides, rows: list[Row], rounds: int, *, explain: bool) -> dic
 
 def agreement(sides: Sides, rows: list[Row], *, explain: bool) -> dict[str, float]:
     """Shares of some rows on which both sides say the same: labels, and words where they were written."""
-    some = rows[:24]
+    some = rows[:16]
     ours = sides.ours.predict(some, num_explained=None if explain else 0)
     prompts = sides.prompts(some, is_sorted=False)
     labels = sides.classify(prompts, 8)
@@ -218,10 +217,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--precision", choices=sorted(DTYPES), default="bf16")
-    parser.add_argument("--short", type=int, default=96)
-    parser.add_argument("--long", type=int, default=12)
+    parser.add_argument("--short", type=int, default=80)
+    parser.add_argument("--long", type=int, default=10)
     parser.add_argument("--tokens", type=int, default=40, help="tokens of verdict and explanation, at most")
     parser.add_argument("--token-budget", type=int, default=4096)
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8, 32], help="of the peers, to choose from")
     parser.add_argument("--memory", action="store_true", help="peak memory by number of rows, and nothing else")
     asked = parser.parse_args()
     out = ROOT / "benchmarks" / "out"
@@ -246,7 +246,7 @@ def main() -> None:
         ("probability, long", long, False),
         ("probability and explanation, mixed", mixed[: len(mixed) // 2], True),
     ):
-        comparisons[name] = compare(sides, rows, asked.rounds, explain=explain)
+        comparisons[name] = compare(sides, rows, asked.rounds, tuple(asked.batch_sizes), explain=explain)
         print(name, {n: round(r["median"], 2) for n, r in comparisons[name]["ratio"].items()}, flush=True)
     result = {
         "rows": source,
