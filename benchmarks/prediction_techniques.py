@@ -49,7 +49,7 @@ def with_all_logits() -> Iterator[None]:
     """Logits of the whole vocabulary at every place of the prompt, as a causal language model gives by default."""
     plain = predictor.prefill
 
-    def prefill(model: Any, prompts: list[list[int]], device: torch.device, *, with_cache: bool) -> Any:
+    def prefill(model: Any, prompts: list[list[int]], device: torch.device, **options: Any) -> Any:
         decoder = model.causal_lm.get_decoder()
 
         def also_logits(module: Any, args: Any, output: Any) -> None:
@@ -57,7 +57,7 @@ def with_all_logits() -> Iterator[None]:
 
         hook = decoder.register_forward_hook(also_logits)
         try:
-            return plain(model, prompts, device, with_cache=with_cache)
+            return plain(model, prompts, device, **options)
         finally:
             hook.remove()
 

@@ -5,6 +5,7 @@ Shape letters: B rows, T tokens so far, D hidden width, V vocabulary.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,20 +51,54 @@ class Written:
     is_cut: bool = True
 
 
+@dataclass
+class Opening:
+    """What many prompts open with; run when it is first wanted.
+
+    Attributes:
+        ids: of the tokens, fewer than any of the prompts has.
+    """
+
+    ids: list[int]
+    _cache: Any = None
+
+    def keys_and_values(self, model: DualHead, device: torch.device) -> Any:
+        """A cache of one row, the caller's own."""
+        if self._cache is None:
+            self._cache = DynamicCache(config=model.causal_lm.config)
+            ids_1T = torch.tensor([self.ids], device=device)
+            model.decode(input_ids=ids_1T, past_key_values=self._cache, use_cache=True)
+        return copy.deepcopy(self._cache)
+
+
 @torch.no_grad()
-def prefill(model: DualHead, prompts: list[list[int]], device: torch.device, *, with_cache: bool) -> Prefill:
+def prefill(
+    model: DualHead,
+    prompts: list[list[int]],
+    device: torch.device,
+    *,
+    with_cache: bool,
+    opening: Opening | None = None,
+) -> Prefill:
     """Runs the prompts, padded on the left so that each ends in the last column.
 
     Tokens that all prompts open with, such as the question before the text, are run once and shared. Padding then
     stands between them and the rest, so the shared tokens are left in their rows where a sliding window, which counts
     places and not positions, would end within the batch.
+
+    Args:
+        model: what runs them; always with the same adapter for one `opening`.
+        prompts: at least one, each at least one token long.
+        device: where the model is.
+        with_cache: whether keys and values are wanted.
+        opening: what the prompts of several calls open with, run once for all of them.
     """
-    num_shared = _num_shared(model, prompts, ROOM if with_cache else 0)
-    cache = DynamicCache(config=model.causal_lm.config) if with_cache or num_shared else None
+    num_opening = num_common(prompts) * (len(prompts) > 1) if opening is None else len(opening.ids)
+    num_shared = num_opening if _may_share(model, prompts, num_opening, ROOM if with_cache else 0) else 0
+    cache = DynamicCache(config=model.causal_lm.config) if with_cache else None
     if num_shared:
-        opening_1T = torch.tensor([prompts[0][:num_shared]], device=device)
-        model.decode(input_ids=opening_1T, past_key_values=cache, use_cache=True)
-        assert cache is not None
+        shared = Opening(prompts[0][:num_shared]) if opening is None else opening
+        cache = shared.keys_and_values(model, device)
         cache.batch_repeat_interleave(len(prompts))
     width = max(map(len, prompts)) - num_shared
     ids_BT = torch.zeros(len(prompts), width, dtype=torch.long)
@@ -92,13 +127,9 @@ def num_common(prompts: list[list[int]]) -> int:
     return next((n for n in range(most) if first[n] != last[n]), most)
 
 
-def _num_shared(model: DualHead, prompts: list[list[int]], room: int) -> int:
-    """How many tokens, from the first, are run once for all prompts."""
-    num_shared = num_common(prompts)
+def _may_share(model: DualHead, prompts: list[list[int]], num_shared: int, room: int) -> bool:
     window = getattr(model.causal_lm.config.get_text_config(), "sliding_window", None)
-    if len(prompts) < 2 or num_shared < MIN_SHARED or (window and max(map(len, prompts)) + room > window):
-        return 0
-    return num_shared
+    return num_shared >= MIN_SHARED and not (window and max(map(len, prompts)) + room > window)
 
 
 @torch.no_grad()

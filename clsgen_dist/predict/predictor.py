@@ -20,7 +20,7 @@ from clsgen_dist.bundle import Bundle
 from clsgen_dist.calibrate.scaling import IDENTITY, Calibrator
 from clsgen_dist.calibrate.thresholds import decide, near_threshold
 from clsgen_dist.data.prompts import split_verdict
-from clsgen_dist.predict.decoding import Prefill, Written, decode_greedily, num_common, prefill
+from clsgen_dist.predict.decoding import Opening, Prefill, Written, decode_greedily, num_common, prefill
 from clsgen_dist.predict.verdicts import score_verdicts
 from clsgen_dist.records import Prediction, Row
 
@@ -110,11 +110,15 @@ class Predictor:
         """
         count = len(rows) if num_explained is None else min(num_explained, len(rows))
         prompts = self.bundle.tokenizer.encode_prompts([row.text for row in rows])
+        # A pure function of the rows: what a batch gives must not depend on which batches were run before it.
+        opening = Opening(prompts[0][: num_common(prompts)] if prompts else [])
         found = dict(known)
         plain = range(count if margin is None else 0, len(rows))
-        for batch in self._batches([(n, len(prompts[n])) for n in plain], 0, num_common(prompts)):
+        for batch in self._batches([(n, len(prompts[n])) for n in plain], 0, len(opening.ids)):
             if not found.keys() >= set(batch):
-                answers = self._answer([rows[n] for n in batch], [prompts[n] for n in batch], explain=False, free=False)
+                answers = self._answer(
+                    [rows[n] for n in batch], [prompts[n] for n in batch], explain=False, free=False, opening=opening
+                )
                 some = dict(zip(batch, answers, strict=True))
                 found |= some
                 yield Answered(some, self._uncertain(some, count, margin))
@@ -122,7 +126,9 @@ class Predictor:
         for batch in self._batches([(n, len(prompts[n])) for n in asked], self.max_new_tokens):
             if any(n not in found or found[n].explanation is None for n in batch):
                 texts, first = [prompts[n] for n in batch], [found.get(n) for n in batch]
-                answers = self._answer([rows[n] for n in batch], texts, explain=True, free=free, decided=first)
+                answers = self._answer(
+                    [rows[n] for n in batch], texts, explain=True, free=free, opening=opening, decided=first
+                )
                 yield Answered(dict(zip(batch, answers, strict=True)), frozenset())
 
     def _uncertain(self, found: Mapping[int, Prediction], count: int, margin: float | None) -> frozenset[int]:
@@ -163,17 +169,19 @@ class Predictor:
         *,
         explain: bool,
         free: bool,
+        opening: Opening,
         decided: Sequence[Prediction | None] = (),
     ) -> list[Prediction]:
         """Predictions of a batch; where the rows are decided already, those with explanations."""
-        start = prefill(self.bundle.model, prompts, self.device, with_cache=explain or self.bundle.reads_verdicts)
+        with_cache = explain or self.bundle.reads_verdicts
+        start = prefill(self.bundle.model, prompts, self.device, with_cache=with_cache, opening=opening)
         plain = [p for p in decided if p is not None]
         predictions = plain if len(plain) == len(rows) else self._decide(rows, start)
         if not explain:
             return predictions
         names = self.bundle.task.labels
         verdicts = [names.index(p.predicted) for p in predictions]
-        conditioned, alone = self._explain(prompts, start, verdicts, free)
+        conditioned, alone = self._explain(prompts, start, verdicts, free, opening)
         return [
             replace(
                 prediction,
@@ -215,7 +223,7 @@ class Predictor:
         ]
 
     def _explain(
-        self, prompts: list[list[int]], start: Prefill, verdicts: list[int], free: bool
+        self, prompts: list[list[int]], start: Prefill, verdicts: list[int], free: bool, opening: Opening
     ) -> tuple[list[Explained], Sequence[Explained | None]]:
         """Explanations that follow the decision, and, where asked for, what the model writes by itself."""
         tokenizer = self.bundle.tokenizer
@@ -231,7 +239,8 @@ class Predictor:
         alone = list(conditioned)
         others = [b for b, w in enumerate(written) if not w.forced_was_first_choice]
         if others:
-            again = prefill(self.bundle.model, [prompts[b] for b in others], self.device, with_cache=True)
+            some = [prompts[b] for b in others]
+            again = prefill(self.bundle.model, some, self.device, with_cache=True, opening=opening)
             for b, w in zip(others, self._decode(again, [[]] * len(others), note_choices=False), strict=True):
                 verdict, words = split_verdict(self.bundle.task, tokenizer.decode(w.ids))
                 alone[b] = Explained(verdict, words, w.is_cut)

@@ -91,6 +91,27 @@ def test_rows_of_unlike_length_stand_in_batches_of_their_own() -> None:
     assert list(made._batches(lengths, 100)) == [[6, 7, 1, 2, 4], [5, 3, 0]]
 
 
+def test_what_all_rows_open_with_is_run_once_for_all_batches() -> None:
+    made, shapes = bundle(), []
+    template = "Is there a fever in what the old man with pain says? {text}\nUrgent?"
+    asked = made.task.model_copy(update={"prompt_template": template})
+    tokenizer = RowTokenizer(tiny_tokenizer(), asked, max_prompt_tokens=100, max_explanation_tokens=32)
+    other = replace(made, task=asked, tokenizer=tokenizer, model=tiny_dual())
+    alone = predictor(other, budget=1).predict(ROWS[:1])
+    other.model.causal_lm.get_decoder().register_forward_pre_hook(
+        lambda m, a, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    found = predictor(other, budget=300).predict(ROWS, free=True)
+    lengths = sorted(map(len, tokenizer.encode_prompts([row.text for row in ROWS])))
+    num_opening = shapes[0][1]
+    assert shapes[0][0] == 1
+    assert 8 < num_opening < lengths[0]
+    assert all(width <= lengths[-1] - num_opening for _, width in shapes[1:]), "one pass over the opening"
+    assert len([shape for shape in shapes if shape[1] > 1]) > 3
+    assert found[0].explanation == alone[0].explanation
+    assert numbers(found[:1]) == pytest.approx(numbers(alone), abs=1e-5)
+
+
 def test_the_text_after_the_verdict_is_the_explanation() -> None:
     made = bundle()
     for row, found in zip(ROWS, predictor(made).predict(ROWS), strict=True):
