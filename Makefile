@@ -4,6 +4,8 @@
 # make test      checks, then every test
 # make bench-quick  training and prediction against TRL and the HF Trainer, ten minutes on two cores
 # make bench-prediction   rows a second beside transformers' pipeline and generate
+# make campaign-fuzz   ten minutes of mutated inputs
+# make audit     known weaknesses of the pinned packages; needs the network
 # make docs      pages that are made from the code
 # make clean     remove what these made (runs/ and models/ stay)
 
@@ -16,7 +18,7 @@ BACKBONE := models/gemma3-270m
 TORCH_INDEX ?=
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: venv demo backbone checks test bench-quick bench-prediction docs clean
+.PHONY: venv demo backbone checks test campaign-fuzz audit bench-quick bench-prediction docs clean
 
 venv: $(INSTALLED)
 
@@ -48,8 +50,17 @@ bench-quick: backbone
 bench-prediction: backbone
 	$(BIN)/python benchmarks/prediction.py
 
+campaign-fuzz: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/campaigns/fuzz.py --minutes 10
+
+# pip-audit has an environment of its own: what it needs is not what this project needs. --strict: a package that could
+# not be looked up is a failure, as it is without a network.
+audit:
+	test -x .audit/bin/pip-audit || { $(PYTHON) -m venv .audit && .audit/bin/pip install --quiet pip-audit; }
+	.audit/bin/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip --progress-spinner off
+
 docs: $(INSTALLED)
 	$(BIN)/python -m clsgen_dist.config.rules > docs/compatibility.md
 
 clean:
-	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .audit build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

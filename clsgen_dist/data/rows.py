@@ -62,7 +62,7 @@ def check_ids(rows: Sequence[Row], source: str) -> None:
     seen: dict[str, int] = {}
     for number, row in enumerate(rows, 1):
         if row.id in seen:
-            raise DataError(f"{source}: rows {seen[row.id]} and {number} have the same id {row.id[:60]!r}")
+            raise DataError(f"{source}: rows {seen[row.id]} and {number} have the same id {row.id[:40]!r}")
         seen[row.id] = number
 
 

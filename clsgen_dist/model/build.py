@@ -83,7 +83,22 @@ def build_model(model: Model, folder: str, num_labels: int, *, dtype: torch.dtyp
 
 
 def load_backbone(model: Model, folder: str, *, dtype: torch.dtype) -> Any:
-    """The pretrained causal language model alone."""
+    """The pretrained causal language model alone.
+
+    Raises:
+        ConfigError: it has no weights as safetensors.
+    """
+    try:
+        return _pretrained(model, folder, dtype)
+    except OSError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ConfigError(
+            f"model.name_or_path: the weights of {folder} cannot be read; expected safetensors, not the "
+            f"older files, which are pickles ({reason})"
+        ) from None
+
+
+def _pretrained(model: Model, folder: str, dtype: torch.dtype) -> Any:
     return AutoModelForCausalLM.from_pretrained(
         folder,
         revision=model.revision,

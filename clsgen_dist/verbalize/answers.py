@@ -135,7 +135,7 @@ def read_answers(path: Path, labels: Sequence[str], *, sum_tolerance: float) -> 
     for place, record in read_jsonl(path):
         id = _identity(place, record)
         if id in place_of:
-            raise DataError(f"{place}: has the id {id[:60]!r}, as {place_of[id]} has; expected each id once")
+            raise DataError(f"{place}: has the id {id[:40]!r}, as {place_of[id]} has; expected each id once")
         place_of[id] = place
         text, group = record.get("text"), record.get("group")
         if text is not None and not isinstance(text, str):
