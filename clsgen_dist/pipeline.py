@@ -158,7 +158,14 @@ def _train(
     observer = RunObserver(config, num_rows, tracker, listener) if tracker else Unobserved()
     stood, started = folder.bundle.exists(), time.monotonic()
     try:
-        train_bundle(config, folder, backbone_place(config, folder), ranks, observer)
+        train_bundle(
+            config,
+            folder,
+            backbone_place(config, folder),
+            ranks,
+            observer,
+            lambda message: listener(Event("checkpoint", 1, 1, message)),
+        )
     finally:
         if ranks.leads and not stood:
             note_training(folder, time.monotonic() - started)

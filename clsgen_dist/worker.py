@@ -7,13 +7,13 @@ import gc
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from clsgen_dist.bundle import load_bundle, write_bundle
 from clsgen_dist.calibrate.scaling import IDENTITY
@@ -22,10 +22,11 @@ from clsgen_dist.config.run import RunConfig
 from clsgen_dist.data.splits import text_hash
 from clsgen_dist.data.store import stored_rows
 from clsgen_dist.data.tokens import TokenizedSplit, load_tokenizer, row_tokenizer
-from clsgen_dist.engine.checkpoint import load_newest, save_checkpoint
+from clsgen_dist.engine.checkpoint import CheckpointWriter
 from clsgen_dist.engine.collectives import Ranks
 from clsgen_dist.engine.deepspeed import Engine, partitioned_loading
 from clsgen_dist.engine.ds_config import full_ds_config
+from clsgen_dist.engine.loading import load_newest
 from clsgen_dist.errors import BundleError
 from clsgen_dist.model.build import DTYPES, build_model, check_causal, parameter_groups
 from clsgen_dist.objective import Weights, class_weights
@@ -33,6 +34,7 @@ from clsgen_dist.predict.predictor import Predictor
 from clsgen_dist.records import EXPLAINED_SPLITS
 from clsgen_dist.sealed import read_manifest
 from clsgen_dist.train import schedule
+from clsgen_dist.train.best import find_best, keep_best
 from clsgen_dist.train.general import open_general_text
 from clsgen_dist.train.loop import Events, train
 from clsgen_dist.train.state import TrainState
@@ -43,14 +45,19 @@ from clsgen_dist.train.verdicts import read_verdicts
 #: order differs in the third digit.
 TOLERANCE = {"fp32": 1e-5, "bf16": 3e-2}
 
-#: Validation rows whose probabilities the reloaded bundle must reproduce.
-_NUM_COMPARED = 64
 
-
-def train_bundle(config: RunConfig, folder: RunFolder, base: str, ranks: Ranks, events: Events) -> None:
+def train_bundle(
+    config: RunConfig,
+    folder: RunFolder,
+    base: str,
+    ranks: Ranks,
+    events: Events,
+    warn: Callable[[str], None] = lambda message: None,
+) -> None:
     """Trains, or goes on training, and writes a verified bundle. All ranks call it.
 
-    A bundle that stands is left as it is: the run was trained to the end before.
+    A bundle that stands is left as it is: the run was trained to the end before. `warn` hears on rank 0 of checkpoints
+    that were passed over or could not be written.
 
     Raises:
         CheckpointError, NumericsError, ConfigError: see the modules that do the work.
@@ -64,8 +71,16 @@ def train_bundle(config: RunConfig, folder: RunFolder, base: str, ranks: Ranks, 
     interval = schedule.validation_interval(config.train, num_steps)
     weights = _loss_weights(config, split)
     general = open_general_text(config, folder.tokens("general"), base, ranks)
+    writer = CheckpointWriter(
+        folder.checkpoints,
+        ranks,
+        keep=config.train.keep_checkpoints,
+        background=config.checkpoint.background,
+        required=config.checkpoint.required,
+        warn=warn,
+    )
     with _engine(config, folder, base, ranks) as engine:
-        state = TrainState(**(load_newest(engine, ranks, folder.checkpoints) or {}))
+        state = _state_to_go_on_from(engine, ranks, folder, warn)
         skips = config.train.max_skipped_steps if config.train.on_nonfinite == "skip" else 0
         stepper = Stepper(
             engine,
@@ -86,15 +101,22 @@ def train_bundle(config: RunConfig, folder: RunFolder, base: str, ranks: Ranks, 
             num_steps,
             run_step=stepper.run,
             validate=lambda: _look(config, base, engine, ranks, looked_at, weights),
-            keep_best=lambda state, validation: _keep_best(engine, ranks, folder.best, state, validation),
-            save=lambda state: _save(engine, ranks, folder, state, config.train.keep_checkpoints),
+            keep_best=lambda state, validation: keep_best(engine, ranks, folder.best, state, validation),
+            save=lambda state: writer.save(engine, state.step, state.to_dict()),
             validation_due=lambda step: schedule.is_due(step, interval, num_steps),
             checkpoint_due=lambda step: schedule.is_due(step, config.train.checkpoint_steps, num_steps),
             events=events,
         )
+        writer.settle()
     if ranks.leads:
         _write_and_verify(config, folder, base, ranks.device)
     ranks.barrier()
+
+
+def _state_to_go_on_from(engine: Engine, ranks: Ranks, folder: RunFolder, warn: Callable[[str], None]) -> TrainState:
+    """Weights, optimizer and best step of the newest whole checkpoint; the beginning where there is none."""
+    found = load_newest(engine, ranks, folder.checkpoints, warn)
+    return TrainState() if found is None else find_best(ranks, folder.best, TrainState(**found), warn)
 
 
 def _look(
@@ -186,30 +208,6 @@ def _engine(config: RunConfig, folder: RunFolder, base: str, ranks: Ranks) -> It
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-
-def _save(engine: Engine, ranks: Ranks, folder: RunFolder, state: TrainState, keep: int) -> None:
-    save_checkpoint(engine, ranks, folder.checkpoints, step=state.step, state=state.to_dict(), keep=keep)
-
-
-def _keep_best(engine: Engine, ranks: Ranks, place: Path, state: TrainState, validation: Validation) -> None:
-    """Writes the trainable weights of this step, whole, and what they say of validation rows."""
-    weights = engine.trainable_state()
-    if ranks.leads:
-        staging = place.with_name("best.partial")
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
-        save_file(weights, staging / "trainable.safetensors")
-        np.save(staging / "logits.npy", validation.logits_NK[:_NUM_COMPARED], allow_pickle=False)
-        facts = {
-            **state.to_dict(),
-            "validation_loss_cls": validation.loss_cls,
-            "validation_loss_gen": validation.loss_gen,
-        }
-        (staging / "state.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-        shutil.rmtree(place, ignore_errors=True)
-        os.replace(staging, place)
-    ranks.barrier()
 
 
 def _write_and_verify(config: RunConfig, folder: RunFolder, base: str, device: torch.device) -> None:

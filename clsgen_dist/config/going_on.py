@@ -10,7 +10,7 @@ HOW_ONLY = (*FREE_TO_CHANGE, "num_workers")
 
 #: Beginnings of the names of settings that may differ.
 _FREE = (
-    *("tracking.", "ray.", "verbalize.", "run.output_dir"),
+    *("tracking.", "ray.", "verbalize.", "checkpoint.", "run.output_dir"),
     *("train.num_workers", "train.cpu_threads", "train.collective", "train.on_nonfinite", "train.max_skipped_steps"),
     *(f"explain.{name}" for name in HOW_ONLY),
 )

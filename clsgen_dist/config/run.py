@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from clsgen_dist.config import sections
+from clsgen_dist.config.checkpoint import Checkpoint
 from clsgen_dist.config.evaluate import Evaluate
 from clsgen_dist.config.explain import Explain
 from clsgen_dist.config.predict import Predict
@@ -39,6 +40,7 @@ class RunConfig(Section):
     model: sections.Model
     objective: sections.Objective = Field(sections.Objective())
     train: Train = Field(Train())
+    checkpoint: Checkpoint = Field(Checkpoint())
     explain: Explain = Field(Explain())
     calibrate: sections.Calibrate = Field(sections.Calibrate())
     verbalize: Verbalize = Field(Verbalize())

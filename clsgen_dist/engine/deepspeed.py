@@ -1,4 +1,4 @@
-"""DeepSpeed, seen from outside: forward, backward, step, save, load. The only importer of deepspeed.
+"""DeepSpeed, seen from outside: forward, backward, step. The only importer of deepspeed.
 
 Knows parameters and losses, not what model they belong to.
 """
@@ -10,7 +10,6 @@ import datetime
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import clsgen_dist.accelerator  # noqa: F401 - before deepspeed, which looks for GPUs by itself, aloud
@@ -23,7 +22,7 @@ from transformers.integrations.deepspeed import HfDeepSpeedConfig, unset_hf_deep
 
 from clsgen_dist.config.zero import zero_stage
 from clsgen_dist.engine.collectives import Ranks, current_ranks
-from clsgen_dist.errors import CheckpointError
+from clsgen_dist.engine.fragments import Fragment, fragments, optimizer_steps, restore
 
 deepspeed.utils.logger.setLevel(logging.ERROR)
 # On CPUs DeepSpeed would compile a shared-memory collective for two minutes at the first start; gloo serves as well.
@@ -164,28 +163,21 @@ class Engine:
             return contextlib.nullcontext()
         return deepspeed.zero.GatheredParameters(parameters, modifier_rank=None)  # type: ignore[no-any-return]
 
-    def save(self, folder: Path, tag: str, state: dict[str, Any]) -> None:
-        """Writes this rank's shards of trainable weights and optimizer state. All ranks call it.
+    def fragments(self) -> Iterator[Fragment]:
+        """This rank's share of trainable weights and optimizer state, as views that may be written to."""
+        return fragments(self._engine.optimizer, self._trainable, torch.distributed.get_rank())
 
-        Frozen weights are left out: they are the backbone's, and are read from there again.
-        """
-        self._engine.save_checkpoint(
-            str(folder), tag=tag, client_state={"clsgen": state}, exclude_frozen_parameters=True, save_latest=False
-        )
+    def shapes(self) -> dict[str, list[int]]:
+        """Shape of each trainable parameter, whole."""
+        return {name: list(getattr(p, "ds_shape", p.shape)) for name, p in self._trainable.items()}
 
-    def load(self, folder: Path, tag: str) -> dict[str, Any]:
-        """Reads what `save` wrote; returns its state.
+    def optimizer_steps(self) -> int:
+        """Updates that the optimizer has counted."""
+        return optimizer_steps(self._engine.optimizer)
 
-        Raises:
-            CheckpointError: DeepSpeed found nothing to load, or refused it.
-        """
-        try:
-            path, client_state = self._engine.load_checkpoint(str(folder), tag=tag, load_module_strict=False)
-        except (OSError, RuntimeError, ValueError, KeyError, AssertionError, EOFError) as error:
-            raise CheckpointError(f"{folder / tag}: cannot be loaded ({type(error).__name__}: {error})") from error
-        if path is None or "clsgen" not in (client_state or {}):
-            raise CheckpointError(f"{folder / tag}: no checkpoint of this program in it")
-        return dict(client_state["clsgen"])
+    def restored(self, num_steps: int) -> None:
+        """Takes on what was written into `fragments`, after so many updates. All ranks call it."""
+        restore(self._engine.optimizer, num_steps)
 
     def close(self) -> None:
         """Frees the memory of weights, gradients and optimizer; the model cannot be used any more.

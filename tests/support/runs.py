@@ -50,6 +50,10 @@ class Recorder:
     stop_at: int | None = None
     steps: dict[int, dict[str, float]] = field(default_factory=dict)
     validations: dict[int, dict[str, Any]] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
 
     def stepped(self, state: TrainState, metrics: StepMetrics) -> None:
         self.steps[state.step] = asdict(metrics)
@@ -66,7 +70,7 @@ def train_on_rank(config: RunConfig, stop_at: int | None = None) -> Recorder:
     place = prepared(config, ranks)
     recorder = Recorder(stop_at)
     with contextlib.suppress(Stopped):
-        train_bundle(config, RunFolder(config.folder), place, ranks, recorder)
+        train_bundle(config, RunFolder(config.folder), place, ranks, recorder, recorder.warn)
     return recorder
 
 

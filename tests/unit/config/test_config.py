@@ -14,7 +14,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from clsgen_dist.config import evaluate, explain, predict, sections, services, train, verbalize
+from clsgen_dist.config import checkpoint, evaluate, explain, predict, sections, services, train, verbalize
 from clsgen_dist.config.run import (
     RunConfig,
     differing_keys,
@@ -311,7 +311,7 @@ def test_every_field_of_every_section_is_a_setting() -> None:
         for name, info in model.model_fields.items():
             inner = [
                 kind
-                for module in (sections, evaluate, explain, predict, services, train, verbalize)
+                for module in (sections, checkpoint, evaluate, explain, predict, services, train, verbalize)
                 for kind in vars(module).values()
                 if _is_section(kind) and kind.__name__ in str(info.annotation)
             ]
