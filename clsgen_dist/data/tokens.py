@@ -118,9 +118,18 @@ class RowTokenizer:
         self._lead = "" if tokenizer.chat_template else " "
         self.verdicts = [self._ids([self._lead + prompts.verdict(task, k)])[0] for k in range(len(task.labels))]
 
+    @property
+    def text_room(self) -> int:
+        """Tokens of a text that fit into a prompt; a longer one is cut."""
+        return self.max_prompt_tokens - len(self._before) - len(self._after)
+
+    def count_text_tokens(self, texts: list[str]) -> list[int]:
+        """Tokens of some texts by themselves, uncut."""
+        return [len(ids) for ids in self._ids(texts, as_data=True)]
+
     def encode_prompts(self, texts: list[str]) -> list[list[int]]:
         """Ids of the prompts of some texts, each at most `max_prompt_tokens` long."""
-        room = self.max_prompt_tokens - len(self._before) - len(self._after)
+        room = self.text_room
         encoded = []
         for ids in self._ids(texts, as_data=True):
             if len(ids) > room:

@@ -18,7 +18,7 @@ LAYERS = (
     ("sealed", "sources", "chat"),
     ("bundle", "deciding"),
     ("engine", "predict", "evaluate", "explain"),
-    ("train", "verbalize"),
+    ("train", "verbalize", "serve"),
     ("worker", "prepare", "observe", "recalibrate", "assess"),
     ("orchestrate", "release"),
     ("pipeline", "planning", "launch", "summary"),
@@ -32,7 +32,7 @@ LAYER = {unit: number for number, units in enumerate(LAYERS) for unit in units}
 SOLE_IMPORTERS = {
     "ray": ("clsgen_dist/orchestrate/",),
     "deepspeed": ("clsgen_dist/engine/",),
-    "mlflow": ("clsgen_dist/tracking/",),
+    "mlflow": ("clsgen_dist/tracking/", "clsgen_dist/serve/"),
     "transformers": (
         "clsgen_dist/model/",
         "clsgen_dist/data/tokens.py",
