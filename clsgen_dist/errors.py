@@ -7,7 +7,8 @@
     |-- CheckpointError   a checkpoint that is missing, torn or of another run
     |-- BundleError       a finished model that is incomplete, altered or of another task
     |-- NumericsError     a loss, a gradient or a probability that is not a number
-    `-- TrackingError     the MLflow server or its database
+    |-- TrackingError     the MLflow server or its database
+    `-- Interrupted       SIGTERM or Ctrl-C; nothing is wrong
 
 Every message says what was found, what was expected and where to mend it. `assert` is for our own bugs only.
 """
@@ -54,3 +55,14 @@ class NumericsError(ClsGenError):
 
 class TrackingError(ClsGenError):
     """The tracking server or database cannot be used."""
+
+
+class Interrupted(ClsGenError):
+    """The process was asked to stop. The exit code is 128 + the signal's number, as a shell has it."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message, signal_number)
+        self.exit_code = 128 + signal_number
+
+    def __str__(self) -> str:
+        return str(self.args[0])

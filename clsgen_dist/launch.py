@@ -13,7 +13,7 @@ from clsgen_dist.config.answers import AnswersRequest, answers_config, plain_ans
 from clsgen_dist.config.folder import RunFolder
 from clsgen_dist.config.run import RunConfig, help_text, load_config
 from clsgen_dist.config.services import without_secret
-from clsgen_dist.errors import ClsGenError, ConfigError
+from clsgen_dist.errors import ClsGenError, ConfigError, Interrupted
 from clsgen_dist.records import CalibrateRequest, EvaluateRequest, PredictRequest
 
 #: Exit codes beside 0: the run failed; the input cannot be used; the user stopped it.
@@ -257,7 +257,7 @@ def main(usage: str, run: Callable[[list[str]], None]) -> None:
         run(words)
     except ClsGenError as error:
         if leads():
-            print(f"error: {error}", file=sys.stderr, flush=True)
+            print(f"{'stopped' if isinstance(error, Interrupted) else 'error'}: {error}", file=sys.stderr, flush=True)
         else:
             time.sleep(5)  # the launcher ends all ranks when one ends: rank 0 speaks first
         _leave(error.exit_code)

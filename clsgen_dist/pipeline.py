@@ -23,11 +23,12 @@ from clsgen_dist.config.run import RunConfig
 from clsgen_dist.data.tokens import TokenizedSplit
 from clsgen_dist.engine.collectives import Ranks
 from clsgen_dist.engine.deepspeed import start_distributed
-from clsgen_dist.errors import ClsGenError
+from clsgen_dist.errors import ClsGenError, Interrupted
 from clsgen_dist.observe import RunObserver, Unobserved, note_training, open_tracker, peak_memory_mib
 from clsgen_dist.prepare import backbone_place, prepare
 from clsgen_dist.progress import Event, Listener, silent
 from clsgen_dist.release import calibrate, evaluate_split
+from clsgen_dist.stopping import StopRequest, heeding_signals
 from clsgen_dist.tracking.mlflow import MlflowTracker
 from clsgen_dist.worker import keep_untrained, train_bundle
 
@@ -40,9 +41,10 @@ def run_launched(config: RunConfig, listener: Listener) -> RunFolder:
     """
     config = _with_absolute_paths(config)
     use_threads(config)
-    ranks = start_distributed(config.train.collective_timeout_seconds)
     outcome: RunFolder | ClsGenError | None = None
     with ExitStack() as held:
+        stop = held.enter_context(heeding_signals(config.train.stop_grace_seconds))
+        ranks = start_distributed(config.train.collective_timeout_seconds)
         if ranks.leads:
             try:
                 held.enter_context(claimed(config.folder))
@@ -52,7 +54,7 @@ def run_launched(config: RunConfig, listener: Listener) -> RunFolder:
         outcome = ranks.from_leader(outcome)
         if isinstance(outcome, ClsGenError):
             raise outcome
-        run_rank(config, RunFolder(config.folder), listener)
+        run_rank(config, RunFolder(config.folder), listener, stop)
     return RunFolder(config.folder)
 
 
@@ -80,22 +82,26 @@ def run_with_ray(config: RunConfig, listener: Listener, *, is_trained: bool = Tr
 
     config = _with_absolute_paths(config)
     listener(Event("start Ray", 0, 1))
-    with claimed(config.folder), ray_cluster(config, config.train.num_workers, "train.num_workers"):
+    with (
+        heeding_signals(config.train.stop_grace_seconds) as stop,
+        claimed(config.folder),
+        ray_cluster(config, config.train.num_workers, "train.num_workers"),
+    ):
         listener(Event("start Ray", 1, 1))
         folder = _prepare(config, listener)
         listener(Event("start workers", config.train.num_workers, config.train.num_workers))
-        run_on_ray(config, _ray_rank if is_trained else _untrained_ray_rank, listener)
+        run_on_ray(config, _ray_rank if is_trained else _untrained_ray_rank, listener, stop)
     return folder
 
 
-def _ray_rank(values: dict[str, Any], listener: Listener) -> None:
+def _ray_rank(values: dict[str, Any], listener: Listener, stop: StopRequest) -> None:
     config = RunConfig.model_validate(values)
-    run_rank(config, RunFolder(config.folder), listener)
+    run_rank(config, RunFolder(config.folder), listener, stop)
 
 
-def _untrained_ray_rank(values: dict[str, Any], listener: Listener) -> None:
+def _untrained_ray_rank(values: dict[str, Any], listener: Listener, stop: StopRequest) -> None:
     config = RunConfig.model_validate(values)
-    run_rank(config, RunFolder(config.folder), listener, is_trained=False)
+    run_rank(config, RunFolder(config.folder), listener, stop, is_trained=False)
 
 
 def _with_absolute_paths(config: RunConfig) -> RunConfig:
@@ -107,18 +113,23 @@ def _with_absolute_paths(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"run": run, "model": model})
 
 
-def run_rank(config: RunConfig, folder: RunFolder, listener: Listener, *, is_trained: bool = True) -> None:
+def run_rank(
+    config: RunConfig, folder: RunFolder, listener: Listener, stop: StopRequest, *, is_trained: bool = True
+) -> None:
     """Train, calibrate and evaluate, as one rank of a group, in a run folder that is prepared."""
     use_threads(config)
     ranks = start_distributed(config.train.collective_timeout_seconds)
     if not ranks.leads:
-        _stages(config, folder, ranks, None, silent, is_trained)
+        _stages(config, folder, ranks, None, silent, stop, is_trained)
         return
     tracker = open_tracker(config, folder)
     status = "FAILED"
     try:
-        _stages(config, folder, ranks, tracker, listener, is_trained)
+        _stages(config, folder, ranks, tracker, listener, stop, is_trained)
         status = "FINISHED"
+    except Interrupted:
+        status = "KILLED"
+        raise
     finally:
         tracker.close(status)
 
@@ -136,10 +147,12 @@ def _stages(
     ranks: Ranks,
     tracker: MlflowTracker | None,
     listener: Listener,
+    stop: StopRequest,
     is_trained: bool,
 ) -> None:
+    stop.check()
     if is_trained:
-        _train(config, folder, ranks, tracker, listener)
+        _train(config, folder, ranks, tracker, listener, stop)
     else:
         keep_untrained(config, folder, backbone_place(config, folder), ranks)
     trust = config.model.trust_remote_code
@@ -152,7 +165,12 @@ def _stages(
 
 
 def _train(
-    config: RunConfig, folder: RunFolder, ranks: Ranks, tracker: MlflowTracker | None, listener: Listener
+    config: RunConfig,
+    folder: RunFolder,
+    ranks: Ranks,
+    tracker: MlflowTracker | None,
+    listener: Listener,
+    stop: StopRequest,
 ) -> None:
     num_rows = len(TokenizedSplit(folder.tokens("train")))
     observer = RunObserver(config, num_rows, tracker, listener) if tracker else Unobserved()
@@ -164,6 +182,7 @@ def _train(
             backbone_place(config, folder),
             ranks,
             observer,
+            stop,
             lambda message: listener(Event("checkpoint", 1, 1, message)),
         )
     finally:

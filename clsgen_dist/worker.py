@@ -23,16 +23,17 @@ from clsgen_dist.data.splits import text_hash
 from clsgen_dist.data.store import stored_rows
 from clsgen_dist.data.tokens import TokenizedSplit, load_tokenizer, row_tokenizer
 from clsgen_dist.engine.checkpoint import CheckpointWriter
-from clsgen_dist.engine.collectives import Ranks
+from clsgen_dist.engine.collectives import Ranks, agreed_signal
 from clsgen_dist.engine.deepspeed import Engine, partitioned_loading
 from clsgen_dist.engine.ds_config import full_ds_config
 from clsgen_dist.engine.loading import load_newest
-from clsgen_dist.errors import BundleError
+from clsgen_dist.errors import BundleError, Interrupted
 from clsgen_dist.model.build import DTYPES, build_model, check_causal, parameter_groups
 from clsgen_dist.objective import Weights, class_weights
 from clsgen_dist.predict.predictor import Predictor
 from clsgen_dist.records import EXPLAINED_SPLITS
 from clsgen_dist.sealed import read_manifest
+from clsgen_dist.stopping import StopRequest
 from clsgen_dist.train import schedule
 from clsgen_dist.train.best import find_best, keep_best
 from clsgen_dist.train.general import open_general_text
@@ -52,6 +53,7 @@ def train_bundle(
     base: str,
     ranks: Ranks,
     events: Events,
+    stop: StopRequest | None = None,
     warn: Callable[[str], None] = lambda message: None,
 ) -> None:
     """Trains, or goes on training, and writes a verified bundle. All ranks call it.
@@ -60,6 +62,7 @@ def train_bundle(
     that were passed over or could not be written.
 
     Raises:
+        Interrupted: a rank was asked to stop; a checkpoint of the last step stands.
         CheckpointError, NumericsError, ConfigError: see the modules that do the work.
         BundleError: the bundle, reloaded, gives other probabilities than the model that was trained.
     """
@@ -79,7 +82,8 @@ def train_bundle(
         required=config.checkpoint.required,
         warn=warn,
     )
-    with _engine(config, folder, base, ranks) as engine:
+    stop = stop or StopRequest()
+    with _engine(config, folder, base, ranks) as engine, stop.held():
         state = _state_to_go_on_from(engine, ranks, folder, warn)
         skips = config.train.max_skipped_steps if config.train.on_nonfinite == "skip" else 0
         stepper = Stepper(
@@ -96,7 +100,7 @@ def train_bundle(
             name_rows=lambda rows: _row_ids(folder.rows("train"), rows),
             num_skips_left=max(0, skips - state.num_skipped),
         )
-        train(
+        state = train(
             state,
             num_steps,
             run_step=stepper.run,
@@ -105,9 +109,14 @@ def train_bundle(
             save=lambda state: writer.save(engine, state.step, state.to_dict()),
             validation_due=lambda step: schedule.is_due(step, interval, num_steps),
             checkpoint_due=lambda step: schedule.is_due(step, config.train.checkpoint_steps, num_steps),
+            stop_wanted=lambda: agreed_signal(ranks, stop) is not None,
             events=events,
         )
         writer.settle()
+    if state.step < num_steps:
+        number = agreed_signal(ranks, stop)
+        assert number is not None, "only a signal ends training early"
+        raise Interrupted(f"after step {state.step}, its checkpoint is written; the same command goes on there", number)
     if ranks.leads:
         _write_and_verify(config, folder, base, ranks.device)
     ranks.barrier()

@@ -43,4 +43,7 @@ class Train(Section):
     max_validation_rows: Count = Field(1000, description="validation rows to look at while training")
     deepspeed: str = Field("ds_configs/zero3_bf16.json", description="file of ZeRO settings")
     cpu_threads: Count | None = Field(None, description="CPU threads a worker; null: the node's cores / its workers")
+    stop_grace_seconds: Count = Field(
+        120, description="longest time from SIGTERM or Ctrl-C to the end of the step and its checkpoint; then it ends"
+    )
     collective_timeout_seconds: Count = Field(1800, description="longest wait for another worker")

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import distributed
+
+from clsgen_dist.stopping import StopRequest
+
+#: Where ranks were asked by both, the first one is told.
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,13 @@ class Ranks:
     def barrier(self) -> None:
         if self.world_size > 1:
             distributed.barrier()
+
+
+def agreed_signal(ranks: Ranks, stop: StopRequest) -> int | None:
+    """The signal by which any rank was asked to stop, the same on all ranks; None where none was. All ranks call it."""
+    asked = torch.tensor([float(stop.signal_number == number) for number in _SIGNALS])
+    found = ranks.sum(asked).tolist()
+    return next((int(number) for number, count in zip(_SIGNALS, found, strict=True) if count), None)
 
 
 def current_ranks() -> Ranks:

@@ -24,10 +24,11 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from clsgen_dist.config.passed_on import TO_WORKERS
 from clsgen_dist.config.run import RunConfig
 from clsgen_dist.config.services import Ray
-from clsgen_dist.errors import ClsGenError, ConfigError
+from clsgen_dist.errors import ClsGenError, ConfigError, Interrupted
 from clsgen_dist.progress import Event, Listener
+from clsgen_dist.stopping import StopRequest
 
-RankMain = Callable[[dict[str, Any], Listener], None]
+RankMain = Callable[[dict[str, Any], Listener, StopRequest], None]
 
 
 class RaySettings(Protocol):
@@ -35,6 +36,10 @@ class RaySettings(Protocol):
 
     @property
     def ray(self) -> Ray: ...
+
+
+#: What workers may take to end once they have said that they do.
+_LEAVING_SECONDS = 15.0
 
 
 @contextmanager
@@ -80,13 +85,14 @@ def _check_slots(config: RaySettings, num_workers: int, setting: str) -> None:
         raise ConfigError(f"{setting} is {num_workers}, the Ray cluster has {slots} {kind}; lower it or add nodes")
 
 
-def run_on_ray(config: RunConfig, rank_main: RankMain, listener: Listener) -> None:
+def run_on_ray(config: RunConfig, rank_main: RankMain, listener: Listener, stop: StopRequest) -> None:
     """Runs `rank_main` on every worker of a group.
 
     Args:
         config: the run; its folder must be prepared and be seen by all nodes.
-        rank_main: what one rank does with the configuration, as plain values, and a listener.
+        rank_main: what one rank does with the configuration, as plain values, a listener and a request to stop.
         listener: hears what rank 0 tells.
+        stop: of this process; workers are told.
 
     Raises:
         ClsGenError: the error that a worker met; it is not tried again.
@@ -114,19 +120,50 @@ def run_on_ray(config: RunConfig, rank_main: RankMain, listener: Listener) -> No
             },
         ),
     )
-    with _listening(relay, listener):
-        trainer.fit()
+    with _listening(relay, listener), stop.held():
+        _fit(trainer, relay, stop)
     failure = ray.get(relay.failure.remote())
     if failure is not None:
         raise failure
+
+
+def _fit(trainer: TorchTrainer, relay: Any, stop: StopRequest) -> None:
+    """Runs the trainer, and tells its workers of a signal.
+
+    In a thread of its own: in the main one Ray would answer Ctrl-C itself, by ending the workers in mid-step.
+    """
+    caught: list[BaseException] = []
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+        except BaseException as error:  # noqa: BLE001 - raised again in the main thread
+            caught.append(error)
+
+    thread = threading.Thread(target=fit, daemon=True, name="ray-train")
+    thread.start()
+    was_told = False
+    while thread.is_alive():
+        thread.join(0.2)
+        if stop.signal_number is not None and not was_told:
+            relay.stop.remote(stop.signal_number)
+            was_told = True
+        if was_told and isinstance(ray.get(relay.failure.remote()), Interrupted):
+            thread.join(_LEAVING_SECONDS)
+            return  # the cluster, or this driver's part of it, is let go of by the caller
+    if caught:
+        raise caught[0]
 
 
 def _rank(loop_config: dict[str, Any]) -> None:
     """One worker. Errors that are the user's to mend end the run instead of being tried again."""
     relay = loop_config["relay"]
     rank = ray.train.get_context().get_world_rank()
+    stop = StopRequest()
+    if rank == 0:  # the others hear of it from rank 0, at the end of a step
+        threading.Thread(target=_hear_of_signals, args=(relay, stop), daemon=True, name="signals").start()
     try:
-        loop_config["rank_main"](loop_config["config"], lambda event: relay.tell.remote(event))
+        loop_config["rank_main"](loop_config["config"], lambda event: relay.tell.remote(event), stop)
     except ClsGenError as error:
         ray.get(relay.fail.remote(error, rank))
         # The other ranks failed alike or wait in a collective; without this process there they wait no longer.
@@ -138,6 +175,17 @@ def _rank(loop_config: dict[str, Any]) -> None:
             raise  # a fault of its own: Ray starts the group again
 
 
+def _hear_of_signals(relay: Any, stop: StopRequest) -> None:
+    """Asks the driver for a signal, once a second; where no step is taken, the run ends by its word alone."""
+    while stop.signal_number is None:
+        time.sleep(1.0)
+        number = ray.get(relay.signal.remote())
+        if number is not None:
+            stop.ask(number)
+    if not stop.is_held:
+        relay.fail.remote(Interrupted("the same command goes on where it was", stop.signal_number), 0)
+
+
 @ray.remote(num_cpus=0)
 class _Relay:
     """Carries progress and errors from the workers to the driver."""
@@ -145,6 +193,13 @@ class _Relay:
     def __init__(self) -> None:
         self._events: list[Event] = []
         self._failures: dict[int, ClsGenError] = {}
+        self._signal: int | None = None
+
+    def stop(self, number: int) -> None:
+        self._signal = number
+
+    def signal(self) -> int | None:
+        return self._signal
 
     def tell(self, event: Event) -> None:
         self._events.append(event)

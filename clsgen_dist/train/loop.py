@@ -26,9 +26,10 @@ def train(
     save: Callable[[TrainState], None],
     validation_due: Callable[[int], bool],
     checkpoint_due: Callable[[int], bool],
+    stop_wanted: Callable[[], bool],
     events: Events,
 ) -> TrainState:
-    """Trains from `state` to `num_steps` optimizer steps.
+    """Trains from `state` to `num_steps` optimizer steps, or to the end of the step in which it is asked to stop.
 
     Every rank runs the same loop and calls every function equally often, since each holds collectives.
 
@@ -45,6 +46,9 @@ def train(
             events.validated(state, validation)
             if state.best_step == state.step:
                 keep_best(state, validation)
-        if checkpoint_due(state.step):
+        stops = stop_wanted()
+        if checkpoint_due(state.step) or stops:
             save(state)
+        if stops:
+            break
     return state

@@ -44,7 +44,7 @@ class Recorder:
         self.calls.append(f"validated {state.step}")
 
 
-def run(recorder: Recorder, state: TrainState, num_steps: int) -> TrainState:
+def run(recorder: Recorder, state: TrainState, num_steps: int, stop_after: str = "") -> TrainState:
     return train(
         state,
         num_steps,
@@ -54,6 +54,7 @@ def run(recorder: Recorder, state: TrainState, num_steps: int) -> TrainState:
         save=recorder.save,
         validation_due=lambda step: is_due(step, 2, num_steps),
         checkpoint_due=lambda step: is_due(step, 3, num_steps),
+        stop_wanted=lambda: recorder.calls[-1] == stop_after,
         events=recorder,
     )
 
@@ -105,3 +106,12 @@ def test_skipped_steps_are_counted_and_the_count_goes_into_checkpoints() -> None
     recorder = Skipping([2.0, 3.0, 1.0])
     assert run(recorder, TrainState(), 5).num_skipped == 2
     assert recorder.saved[0].to_dict()["num_skipped"] == 1
+
+
+def test_a_run_that_is_asked_to_stop_saves_at_the_end_of_its_step() -> None:
+    whole, stopped = Recorder([2.0, 3.0, 1.0]), Recorder([2.0])
+    end = run(whole, TrainState(), 5)
+    assert run(stopped, TrainState(), 5, "keep 2").step == 2
+    assert stopped.calls[-2:] == ["keep 2", "save 2"]
+    rest = Recorder([3.0, 1.0])
+    assert run(rest, TrainState(**stopped.saved[0].to_dict()), 5) == end

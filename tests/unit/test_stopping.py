@@ -1,0 +1,69 @@
+"""Signals as processes get them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from clsgen_dist.errors import Interrupted
+from clsgen_dist.stopping import heeding_signals
+from tests.support.tiny import ROOT
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_an_error_outside_of_steps_and_a_note_inside(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with heeding_signals(60) as stop:
+        with stop.held():
+            os.kill(os.getpid(), number)
+            assert stop.signal_number == number
+        with pytest.raises(Interrupted) as caught:
+            stop.check()
+        assert caught.value.exit_code == 128 + number
+        with pytest.raises(Interrupted, match="the same command goes on"):
+            os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(number) is before
+
+
+def test_no_signal_no_stop() -> None:
+    with heeding_signals(60) as stop:
+        stop.check()
+    found = []
+    thread = threading.Thread(target=lambda: found.append(heeding_signals(60).__enter__()))
+    thread.start()
+    thread.join()
+    found[0].check()
+
+
+@pytest.mark.parametrize(
+    ("signals", "grace", "code"), [((15,), 0.2, 143), ((2, 2), 60, 130)], ids=["grace_is_over", "second_interrupt"]
+)
+def test_a_process_that_stands_in_foreign_code_is_ended(signals: tuple[int, ...], grace: float, code: int) -> None:
+    """The main thread waits in C and never comes back to take the signal."""
+    program = (
+        "import ctypes\n"
+        "from clsgen_dist.stopping import heeding_signals\n"
+        "libc = ctypes.CDLL(None)\n"
+        f"with heeding_signals({grace}) as stop, stop.held():\n"
+        "    print('ready', flush=True)\n"
+        "    [libc.sleep(30) for _ in range(9)]\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        for number in signals:
+            process.send_signal(number)
+            threading.Event().wait(0.3)  # two alike at once are one
+        _, told = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert process.returncode == code
+    assert b"the last checkpoint is whole" in told
