@@ -8,7 +8,10 @@ Every rank walks the whole of `run_rank`; rank 0 writes, tracks and shows.
 from __future__ import annotations
 
 import os
+import sys
 import time
+import uuid
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -30,7 +33,12 @@ from clsgen_dist.progress import Event, Listener, silent
 from clsgen_dist.release import calibrate, evaluate_split
 from clsgen_dist.stopping import StopRequest, heeding_signals
 from clsgen_dist.tracking.mlflow import MlflowTracker
+from clsgen_dist.train.heartbeat import heartbeat
 from clsgen_dist.worker import keep_untrained, train_bundle
+
+
+def _to_stderr(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr, flush=True)
 
 
 def run_launched(config: RunConfig, listener: Listener) -> RunFolder:
@@ -96,12 +104,20 @@ def run_with_ray(config: RunConfig, listener: Listener, *, is_trained: bool = Tr
 
 def _ray_rank(values: dict[str, Any], listener: Listener, stop: StopRequest) -> None:
     config = RunConfig.model_validate(values)
-    run_rank(config, RunFolder(config.folder), listener, stop)
+    run_rank(config, RunFolder(config.folder), listener, stop, tell=_to_driver(listener))
 
 
 def _untrained_ray_rank(values: dict[str, Any], listener: Listener, stop: StopRequest) -> None:
     config = RunConfig.model_validate(values)
-    run_rank(config, RunFolder(config.folder), listener, stop, is_trained=False)
+    run_rank(config, RunFolder(config.folder), listener, stop, is_trained=False, tell=_to_driver(listener))
+
+
+def _to_driver(listener: Listener) -> Callable[[str], None]:
+    def tell(message: str) -> None:
+        listener(Event("workers", 1, 1, message))
+        time.sleep(1.0)  # it is on its way while the process ends
+
+    return tell
 
 
 def _with_absolute_paths(config: RunConfig) -> RunConfig:
@@ -114,14 +130,29 @@ def _with_absolute_paths(config: RunConfig) -> RunConfig:
 
 
 def run_rank(
-    config: RunConfig, folder: RunFolder, listener: Listener, stop: StopRequest, *, is_trained: bool = True
+    config: RunConfig,
+    folder: RunFolder,
+    listener: Listener,
+    stop: StopRequest,
+    *,
+    is_trained: bool = True,
+    tell: Callable[[str], None] = _to_stderr,
 ) -> None:
     """Train, calibrate and evaluate, as one rank of a group, in a run folder that is prepared."""
     use_threads(config)
     ranks = start_distributed(config.train.collective_timeout_seconds)
-    if not ranks.leads:
-        _stages(config, folder, ranks, None, silent, stop, is_trained)
-        return
+    attempt = folder.path / f".signs-{ranks.from_leader(uuid.uuid4().hex[:8])}"
+    with heartbeat(attempt, ranks.rank, ranks.world_size, config.train.hang_seconds, tell):
+        if ranks.leads:
+            _lead(config, folder, ranks, listener, stop, is_trained)
+        else:
+            _stages(config, folder, ranks, None, silent, stop, is_trained)
+
+
+def _lead(
+    config: RunConfig, folder: RunFolder, ranks: Ranks, listener: Listener, stop: StopRequest, is_trained: bool
+) -> None:
+    """What rank 0 does: the stages, and their tracking."""
     tracker = open_tracker(config, folder)
     status = "FAILED"
     try:

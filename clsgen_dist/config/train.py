@@ -43,6 +43,7 @@ class Train(Section):
     max_validation_rows: Count = Field(1000, description="validation rows to look at while training")
     deepspeed: str = Field("ds_configs/zero3_bf16.json", description="file of ZeRO settings")
     cpu_threads: Count | None = Field(None, description="CPU threads a worker; null: the node's cores / its workers")
+    hang_seconds: Count = Field(300, description="a worker without a sign of life for so long counts as hanging")
     stop_grace_seconds: Count = Field(
         120, description="longest time from SIGTERM or Ctrl-C to the end of the step and its checkpoint; then it ends"
     )
