@@ -34,6 +34,7 @@ from clsgen_dist.release import calibrate, evaluate_split
 from clsgen_dist.stopping import StopRequest, heeding_signals
 from clsgen_dist.tracking.mlflow import MlflowTracker
 from clsgen_dist.train.heartbeat import heartbeat
+from clsgen_dist.train.storage import check_storage
 from clsgen_dist.worker import keep_untrained, train_bundle
 
 
@@ -49,21 +50,27 @@ def run_launched(config: RunConfig, listener: Listener) -> RunFolder:
     """
     config = _with_absolute_paths(config)
     use_threads(config)
-    outcome: RunFolder | ClsGenError | None = None
     with ExitStack() as held:
         stop = held.enter_context(heeding_signals(config.train.stop_grace_seconds))
         ranks = start_distributed(config.train.collective_timeout_seconds)
-        if ranks.leads:
-            try:
-                held.enter_context(claimed(config.folder))
-                outcome = _prepare(config, listener)
-            except ClsGenError as error:
-                outcome = error
-        outcome = ranks.from_leader(outcome)
-        if isinstance(outcome, ClsGenError):
-            raise outcome
+        _led(ranks, lambda: held.enter_context(claimed(config.folder)))
+        check_storage(config.folder, ranks)
+        _led(ranks, lambda: _prepare(config, listener))
         run_rank(config, RunFolder(config.folder), listener, stop)
     return RunFolder(config.folder)
+
+
+def _led(ranks: Ranks, call: Callable[[], Any]) -> None:
+    """Calls something on rank 0 alone; its error is raised on all ranks."""
+    failure: ClsGenError | None = None
+    if ranks.leads:
+        try:
+            call()
+        except ClsGenError as error:
+            failure = error
+    failure = ranks.from_leader(failure)
+    if failure is not None:
+        raise failure
 
 
 def _prepare(config: RunConfig, listener: Listener) -> RunFolder:
@@ -91,9 +98,9 @@ def run_with_ray(config: RunConfig, listener: Listener, *, is_trained: bool = Tr
     config = _with_absolute_paths(config)
     listener(Event("start Ray", 0, 1))
     with (
-        heeding_signals(config.train.stop_grace_seconds) as stop,
         claimed(config.folder),
         ray_cluster(config, config.train.num_workers, "train.num_workers"),
+        heeding_signals(config.train.stop_grace_seconds) as stop,  # last: Ray takes signals as it starts
     ):
         listener(Event("start Ray", 1, 1))
         folder = _prepare(config, listener)
@@ -104,6 +111,7 @@ def run_with_ray(config: RunConfig, listener: Listener, *, is_trained: bool = Tr
 
 def _ray_rank(values: dict[str, Any], listener: Listener, stop: StopRequest) -> None:
     config = RunConfig.model_validate(values)
+    check_storage(config.folder, start_distributed(config.train.collective_timeout_seconds))
     run_rank(config, RunFolder(config.folder), listener, stop, tell=_to_driver(listener))
 
 
@@ -213,8 +221,8 @@ def _train(
             backbone_place(config, folder),
             ranks,
             observer,
-            stop,
             lambda message: listener(Event("checkpoint", 1, 1, message)),
+            stop,
         )
     finally:
         if ranks.leads and not stood:

@@ -53,8 +53,8 @@ def train_bundle(
     base: str,
     ranks: Ranks,
     events: Events,
-    stop: StopRequest | None = None,
     warn: Callable[[str], None] = lambda message: None,
+    stop: StopRequest | None = None,
 ) -> None:
     """Trains, or goes on training, and writes a verified bundle. All ranks call it.
 

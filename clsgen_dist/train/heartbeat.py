@@ -1,6 +1,6 @@
 """A rank that hangs is noticed by its neighbours: each writes signs of life to a file and looks at those of two others.
 
-A process that is stopped, or whose node is gone, leaves the others waiting in a collective, which does not say for whom.
+A process that is stopped, or whose node is gone, leaves the others waiting in a collective, which names nobody.
 The sign comes from a thread, so a long validation or the loading of a model does not look like a hang.
 """
 
