@@ -19,6 +19,7 @@ from clsgen_dist.errors import ConfigError
 from clsgen_dist.model.build import build_skeleton
 from clsgen_dist.prepare import backbone_place, prepare
 from clsgen_dist.records import SPLITS
+from clsgen_dist.scaling import Load, render_scaling
 from clsgen_dist.train.schedule import total_steps
 
 #: Bytes of a number, by precision.
@@ -189,4 +190,12 @@ def render_plan(plan: Plan, config: RunConfig) -> str:
     for name in plan.memory.__dataclass_fields__:
         lines.append(f"  {name:<20}{getattr(plan.memory, name) / 2**30:>9.2f} GiB")
     lines.append(f"  {'total':<20}{plan.memory.total / 2**30:>9.2f} GiB")
+    load = Load(
+        num_parameters=plan.num_parameters,
+        num_trainable=plan.num_trainable,
+        num_tokens=max(1, round(plan.mean_fill * config.train.token_budget)),
+        bytes_a_number=_BYTES[config.train.precision],
+        checkpointing=config.model.gradient_checkpointing,
+    )
+    lines += ["", *render_scaling(load, zero_stage(read_zero(config.train.deepspeed)))]
     return "\n".join(lines)

@@ -18,6 +18,7 @@ LAYERS = (
         "data",
         "model",
         "objective",
+        "scaling",
         "calibrate",
         "tracking",
         "progress",
