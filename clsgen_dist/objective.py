@@ -12,8 +12,9 @@ the first two losses; the denominators and the rest are ours.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,11 +85,59 @@ def loss_sums(
         label_smoothing=weights.label_smoothing,
         reduction="none",
     )
-    lm_N = functional.cross_entropy(lm_logits_NV.float(), lm_targets_N, reduction="none")
+    lm_N = token_losses(lm_logits_NV, lm_targets_N)
     kl = lm_N.new_zeros(())
     if base_lm_logits_NV is not None:
         kl = kl_to_base(lm_logits_NV, base_lm_logits_NV)
     return LossSums(cls_E.sum(), lm_N.sum(), kl, cls_E.detach(), lm_N.detach(), lm_rows_N)
+
+
+#: Logits that are worked on at once in fp32, by kind of device: what fits a processor's cache, or fills a GPU.
+_CHUNK_LOGITS = {"cpu": 2**21, "cuda": 2**27}
+
+
+def token_losses(lm_logits_NV: torch.Tensor, lm_targets_N: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of each of N positions, fp32, nats.
+
+    As `cross_entropy(logits.float(), targets, reduction="none")`, gradient included, but fp32 copies exist of a few
+    positions at a time: per logit, memory holds the logit and its gradient in their own format and no more.
+    """
+    losses_N: torch.Tensor = _TokenLosses.apply(lm_logits_NV, lm_targets_N)  # type: ignore[no-untyped-call]
+    return losses_N
+
+
+class _TokenLosses(torch.autograd.Function):
+    """Shape letters: C positions of a chunk."""
+
+    @staticmethod
+    def forward(ctx: Any, logits_NV: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
+        log_sums_N = logits_NV.new_empty(len(targets_N), dtype=torch.float32)
+        for part, chunk_CV in _chunks(logits_NV):
+            most_C1 = chunk_CV.amax(dim=1, keepdim=True)
+            log_sums_N[part] = chunk_CV.sub_(most_C1).exp_().sum(dim=1).log_().add_(most_C1[:, 0])
+        ctx.save_for_backward(logits_NV, targets_N, log_sums_N)
+        return log_sums_N - logits_NV.gather(1, targets_N[:, None])[:, 0].float()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient_N: torch.Tensor) -> tuple[torch.Tensor, None]:
+        logits_NV, targets_N, log_sums_N = ctx.saved_tensors
+        gradient_NV = torch.empty_like(logits_NV)
+        for part, chunk_CV in _chunks(logits_NV):
+            chunk_CV.sub_(log_sums_N[part, None]).exp_()
+            chunk_CV.scatter_add_(1, targets_N[part, None], chunk_CV.new_full((len(chunk_CV), 1), -1.0))
+            gradient_NV[part] = chunk_CV.mul_(gradient_N[part, None])
+        return gradient_NV, None
+
+
+def _chunks(logits_NV: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Positions and their logits in fp32, all in one buffer that the caller may overwrite."""
+    num_positions, vocabulary = logits_NV.shape
+    size = max(1, _CHUNK_LOGITS.get(logits_NV.device.type, 2**27) // vocabulary)
+    buffer_CV = logits_NV.new_empty(min(size, num_positions), vocabulary, dtype=torch.float32)
+    for start in range(0, num_positions, size):
+        part = slice(start, min(start + size, num_positions))
+        yield part, buffer_CV[: part.stop - start].copy_(logits_NV[part])
 
 
 def kl_to_base(lm_logits_NV: torch.Tensor, base_lm_logits_NV: torch.Tensor) -> torch.Tensor:

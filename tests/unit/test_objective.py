@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from clsgen_dist import objective
 from clsgen_dist.objective import Denominators, LossSums, Weights, class_weights, joint_loss, loss_sums
 from clsgen_dist.records import UNLABELLED
 
@@ -210,3 +211,39 @@ def test_a_bad_number_is_found_in_its_row() -> None:
     assert (~torch.isfinite(sums.cls_by_row_E)).nonzero().flatten().tolist() == [4]
     assert (~torch.isfinite(sums.lm_by_token_N)).nonzero().flatten().tolist() == [7]
     assert not sums.cls_by_row_E.requires_grad
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("chunk_logits", [1, 3 * VOCABULARY, 2**21])
+def test_token_losses_are_cross_entropy(dtype: torch.dtype, chunk_logits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One position at a time, three at a time with one left over, or all at once; each with a weight of its own."""
+    monkeypatch.setitem(objective._CHUNK_LOGITS, "cpu", chunk_logits)
+    draw = torch.Generator().manual_seed(0)
+    logits = (8 * torch.randn(10, VOCABULARY, generator=draw)).to(dtype)
+    targets = torch.randint(0, VOCABULARY, (10,), generator=draw)
+    weight = torch.rand(10, generator=draw)
+    mine, theirs = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+
+    losses = objective.token_losses(mine, targets)
+    expected = functional.cross_entropy(theirs.float(), targets, reduction="none")
+    (losses * weight).sum().backward()
+    (expected * weight).sum().backward()
+
+    assert losses.dtype == torch.float32
+    torch.testing.assert_close(losses, expected, atol=1e-5, rtol=1e-6)
+    tolerance = 1e-6 if dtype == torch.float32 else 2**-9  # bf16 keeps eight bits
+    torch.testing.assert_close(mine.grad, theirs.grad, atol=tolerance, rtol=tolerance)
+    assert torch.equal(mine.detach(), logits), "the logits are still there for the divergence"
+
+
+def test_token_losses_of_nothing_have_a_gradient_of_nothing() -> None:
+    logits = torch.zeros(0, VOCABULARY, requires_grad=True)
+    objective.token_losses(logits, torch.zeros(0, dtype=torch.long)).sum().backward()
+    assert logits.grad is not None
+    assert logits.grad.shape == (0, VOCABULARY)
+
+
+def test_token_loss_that_is_no_number_stays_with_its_token() -> None:
+    logits = torch.zeros(3, VOCABULARY)
+    logits[1, 4] = float("nan")
+    assert objective.token_losses(logits, torch.tensor([0, 1, 2])).isfinite().tolist() == [True, False, True]
