@@ -18,6 +18,7 @@ from clsgen_dist.config.folder import RunFolder
 from clsgen_dist.config.run import RunConfig
 from clsgen_dist.config.sections import Task
 from clsgen_dist.config.verbalize import Verbalize
+from clsgen_dist.data.tokens import RowTokenizer
 from clsgen_dist.errors import BundleError, ConfigError
 from clsgen_dist.integrity import fingerprint
 from clsgen_dist.progress import Event, Listener
@@ -35,11 +36,13 @@ class Asked:
         name: for people.
         identity: all that its answers depend on beside a request.
         loaded: the model, where its weights are here.
+        taught: prompt and verdicts that it was trained on, of a bundle.
     """
 
     name: str
     identity: str
     loaded: LocalModel | None
+    taught: RowTokenizer | None = None
 
 
 @dataclass(frozen=True)
@@ -91,8 +94,10 @@ def load_asked(config: RunConfig, folder: RunFolder) -> Asked:
         ConfigError, BundleError: its weights or its tokenizer cannot be read.
     """
     verbalize = config.verbalize
+    loaded: LocalModel | None
+    taught = None
     if verbalize.source == "bundle":
-        loaded: LocalModel | None = _load_bundle(config, folder)
+        loaded, taught = _load_bundle(config, folder)
         # Its hash rather than its place: a run folder may be moved, and another bundle may come to stand there.
         facts: list[Any] = ["bundle", model_hash(read_manifest(folder.bundle))]
         name = "the language model of this run's bundle"
@@ -104,7 +109,7 @@ def load_asked(config: RunConfig, folder: RunFolder) -> Asked:
         if loaded is not None:  # other weights may come to stand in the same folder
             facts.append(fingerprint(str(verbalize.model)))
         name = str(verbalize.model)
-    return Asked(name, json.dumps(facts, sort_keys=True), loaded)
+    return Asked(name, json.dumps(facts, sort_keys=True), loaded, taught)
 
 
 def collect(
@@ -135,7 +140,9 @@ def collect(
         answers = asyncio.run(_ask_all(remembered, rows, config, num_at_once, memory, listener))
         readings: dict[str, list[TokenReading]] = {}
         if loaded is not None and verbalize.token_probabilities:
-            readings = _read_tokens(TokenReader(loaded, config.task), config.task, rows, asked, memory, listener)
+            readings = _read_tokens(
+                TokenReader(loaded, config.task, asked.taught), config.task, rows, asked, memory, listener
+            )
     return Collected(origin, answers, readings)
 
 
@@ -181,6 +188,8 @@ def _read_tokens(
     for split, some in rows.items():
         for row in some:
             said = ["tokens", asked.identity, task.labels, *token_messages(task, row.text)]
+            if asked.taught is not None:  # its prompt is part of the identity
+                said.append("by the prompt of the training")
             key = _hash(json.dumps(said, sort_keys=True))
             known = memory.recall(key)
             if known is None:
@@ -198,7 +207,7 @@ def _read_tokens(
     return readings
 
 
-def _load_bundle(config: RunConfig, folder: RunFolder) -> LocalModel:
+def _load_bundle(config: RunConfig, folder: RunFolder) -> tuple[LocalModel, RowTokenizer]:
     import torch
 
     from clsgen_dist.bundle import load_bundle
@@ -206,7 +215,8 @@ def _load_bundle(config: RunConfig, folder: RunFolder) -> LocalModel:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trusted = config.model.trust_remote_code
     bundle = load_bundle(folder.bundle, device=device, trust_remote_code=trusted, with_decision=False)
-    return LocalModel(bundle.model.backbone, bundle.tokenizer.tokenizer, str(folder.bundle), device.type)
+    loaded = LocalModel(bundle.model.backbone, bundle.tokenizer.tokenizer, str(folder.bundle), device.type)
+    return loaded, bundle.tokenizer
 
 
 def _make_chat(verbalize: Verbalize, loaded: LocalModel | None, memory: AnswerMemory) -> tuple[Chat, int]:

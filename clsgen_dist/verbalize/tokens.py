@@ -1,9 +1,11 @@
 """Probabilities that stand in the tokens of a model with open weights, beside those that it says.
 
 Two readings: of the label itself as the next words, and of the number that would follow a label's name in the
-constrained form, meaned over all whole numbers from 0 to 100. Both look at several short continuations of one prompt,
-which is run once. Continuations form a tree of tokens, which is run a level at a time; where one is the beginning of
-another ("no", "no finding"; "7", "70"), it is given the probability of all that does not go on to the other.
+constrained form, meaned over all whole numbers from 0 to 100. A model that was trained to open with a verdict is asked
+for the label as it was trained, by its own prompt and verdicts. Both readings look at several short continuations of
+one prompt, which is run once. Continuations form a tree of tokens, which is run a level at a time; where one is the
+beginning of another ("no", "no finding"; "7", "70"), it is given the probability of all that does not go on to the
+other.
 
 Shape letters: K labels, B places in the tree, T tokens, V vocabulary.
 
@@ -25,6 +27,7 @@ from clsgen_dist.chat.encoding import PromptEncoder
 from clsgen_dist.chat.interface import Message
 from clsgen_dist.chat.local_model import LocalModel
 from clsgen_dist.config.sections import Task
+from clsgen_dist.data.tokens import RowTokenizer
 from clsgen_dist.explain.prompts import blind_messages
 from clsgen_dist.verbalize.prompts import distribution_messages
 
@@ -66,15 +69,25 @@ class _Place(NamedTuple):
 class TokenReader:
     """Reads rows with one model."""
 
-    def __init__(self, loaded: LocalModel, task: Task) -> None:
-        """Takes a loaded model, and the question with its labels."""
+    def __init__(self, loaded: LocalModel, task: Task, taught: RowTokenizer | None = None) -> None:
+        """Takes a loaded model, and the question with its labels.
+
+        Args:
+            loaded: the model.
+            task: what is asked.
+            taught: prompt and verdicts that the model was trained on, for a bundle; None for another model, which is
+                asked for the label in words.
+        """
         self._loaded = loaded
         self._task = task
+        self._taught = taught
         self._encoder = PromptEncoder(loaded.tokenizer, loaded.name)
         self._context_tokens = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", math.inf)
         # After a chat template the answer begins at once; after "Answer:" a space comes first.
         lead = "" if loaded.tokenizer.chat_template else " "
         self._labels = [self._ids(f"{lead}{label}") for label in task.labels]
+        if taught is not None:
+            self._labels = [tuple(verdict) for verdict in taught.verdicts]
         openings = [lead + "{" + json.dumps(label, ensure_ascii=False) + ": " for label in task.labels]
         # With the opening, as a space before a number may be a token of either.
         self._numbers = [[self._ids(f"{opening}{number}") for number in _NUMBERS] for opening in openings]
@@ -88,6 +101,8 @@ class TokenReader:
         import torch
 
         blind, direct = (self._encoder.encode(messages).ids for messages in token_messages(self._task, text))
+        if self._taught is not None:
+            (blind,) = self._taught.encode_prompts([text])
         num_tokens = len(blind) + len(direct)
         longest = max(
             len(blind) + max(map(len, self._labels)),

@@ -13,6 +13,7 @@ import torch
 from clsgen_dist.chat.encoding import PromptEncoder
 from clsgen_dist.chat.local_model import LocalModel
 from clsgen_dist.config.sections import Task
+from clsgen_dist.data.tokens import RowTokenizer
 from clsgen_dist.verbalize import tokens
 from clsgen_dist.verbalize.tokens import TokenReader, token_messages
 from tests.support.tiny import FAMILIES, tiny_model, tiny_tokenizer
@@ -81,6 +82,21 @@ def test_readings_are_those_of_whole_passes(
         assert reading.label_mass == pytest.approx(sum(probabilities), rel=1e-4)
         assert reading.label_tokens == pytest.approx([p / sum(probabilities) for p in probabilities], abs=1e-5)
         assert reading.digit_expectation == pytest.approx([mean / sum(means) for mean in means], abs=1e-5)
+
+
+def test_a_model_that_was_taught_verdicts_is_asked_as_it_was_taught() -> None:
+    """By the prompt and the verdicts of its training; the numbers, which it was never taught, are read as of others."""
+    model = loaded()
+    task = Task(question="Fever?", labels=["no", "yes"], verdict_template="It is {label}.")
+    taught = RowTokenizer(model.tokenizer, task, max_prompt_tokens=64, max_explanation_tokens=8)
+    reading = TokenReader(model, task, taught).read(TEXT)
+    (prompt,) = taught.encode_prompts([TEXT])
+    expected = [likelihood(model, prompt, list(verdict), []) for verdict in taught.verdicts]
+    assert reading.label_mass == pytest.approx(sum(expected), rel=1e-4)
+    assert reading.label_tokens == pytest.approx([p / sum(expected) for p in expected], abs=1e-5)
+    plain = TokenReader(model, task).read(TEXT)
+    assert reading.digit_expectation == plain.digit_expectation
+    assert reading.label_tokens != pytest.approx(plain.label_tokens, abs=1e-5)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
