@@ -1,10 +1,12 @@
 """Does choosing a calibrator cost anything? Selection against every single calibrator, where the truth is known.
 
     python benchmarks/calibrator_selection.py [--seeds 20] [--rows 50 200 1000] [--test-rows 20000]
+                                              [--bundle runs/demo/bundle ...]
 
-Vignettes come with the probability that drew their label. Seven heads are wrong about it in different ways; each is
-calibrated on so many rows, with other rows for every seed, by each single method and by `select_calibrator`. The
-negative log-likelihood on test rows is the expected one, over the true probability, so that no test label adds noise.
+Vignettes come with the probability that drew their label. Seven heads are wrong about it in different ways, and those
+of trained bundles in theirs; each is calibrated on so many rows, with other rows for every seed, by each single method
+and by `select_calibrator`. The negative log-likelihood on test rows is the expected one, over the true probability, so
+that no test label adds noise.
 Prints tables in Markdown; the figures also go to benchmarks/out/calibrator_selection.json.
 """
 
@@ -28,6 +30,7 @@ sys.path.insert(0, str(ROOT))
 from clsgen_dist.calibrate.scaling import IDENTITY, Calibrator, candidate_methods, fit_calibrator  # noqa: E402
 from clsgen_dist.calibrate.selection import select_calibrator  # noqa: E402
 from clsgen_dist.data.synthetic import vignettes  # noqa: E402
+from clsgen_dist.records import Row  # noqa: E402
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -64,8 +67,11 @@ class Split:
     truth_N: FloatArray
 
 
-def load_splits(num_calibration: int, num_test: int, seed: int) -> tuple[Split, Split]:
-    """Calibration and test rows, with what each head says of them."""
+def load_splits(num_calibration: int, num_test: int, seed: int, bundles: list[Path]) -> tuple[Split, Split]:
+    """Calibration and test rows, with what each head says of them.
+
+    Bundles must be of vignettes: `make demo` trains one, on other vignettes than those of these two splits.
+    """
     rows = {"train": list(vignettes(TRAIN_ROWS, seed=seed, split="train"))}
     rows["calibration"] = list(vignettes(num_calibration, seed=seed, split="calibration"))
     rows["test"] = list(vignettes(num_test, seed=seed, split="test"))
@@ -87,8 +93,22 @@ def load_splits(num_calibration: int, num_test: int, seed: int) -> tuple[Split, 
             "asymmetric": np.where(noisy_N > 0, 2 * noisy_N, 0.5 * noisy_N),
             "quadratic": np.where(noisy_N > 0, 1.5 * noisy_N**2, 0.6 * noisy_N) + 0.5,
         }
+        said |= {f"bundle {path.parent.name}": bundle_log_odds(path, rows[name]) for path in bundles}
         splits.append(Split(said, np.array([row.label for row in rows[name]], dtype=np.int64), truth_N))
     return splits[0], splits[1]
+
+
+def bundle_log_odds(folder: Path, rows: list[Row]) -> FloatArray:
+    """What the head of a trained bundle says of rows, uncalibrated; shape (N,)."""
+    import torch
+
+    from clsgen_dist.bundle import load_bundle
+    from clsgen_dist.predict.predictor import Predictor
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    predictor = Predictor(load_bundle(folder, device=device, with_decision=False), 8192, 1, device)
+    logits_N2 = np.array([prediction.logits for prediction in predictor.predict(rows, num_explained=0)])
+    return np.asarray(logits_N2[:, 1] - logits_N2[:, 0], dtype=np.float64)
 
 
 def expected_nll(p_N2: FloatArray, truth_N: FloatArray) -> float:
@@ -155,9 +175,10 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[50, 200, 1000])
     parser.add_argument("--test-rows", type=int, default=20_000)
     parser.add_argument("--data-seed", type=int, default=0, help="of the vignettes and of the noise of heads")
+    parser.add_argument("--bundle", type=Path, action="append", default=[], help="of vignettes, as runs/demo/bundle")
     options = parser.parse_args()
     stride = max(options.rows)
-    calibration, test = load_splits(stride * options.seeds, options.test_rows, options.data_seed)
+    calibration, test = load_splits(stride * options.seeds, options.test_rows, options.data_seed, options.bundle)
     results = [
         compare(head, num_rows, options.seeds, stride, calibration, test)
         for num_rows in options.rows
@@ -169,7 +190,9 @@ def main() -> None:
     print(table(results))
     out = ROOT / "benchmarks" / "out" / "calibrator_selection.json"
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps({"options": vars(options), "results": results}, indent=1) + "\n", encoding="utf-8")
+    out.write_text(
+        json.dumps({"options": vars(options), "results": results}, indent=1, default=str) + "\n", encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":
