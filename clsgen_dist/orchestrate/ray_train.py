@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,8 +21,8 @@ from ray.train import CheckpointConfig, FailureConfig, ScalingConfig
 from ray.train import RunConfig as RayRunConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from clsgen_dist.config.passed_on import TO_WORKERS
-from clsgen_dist.config.run import RunConfig
+from clsgen_dist.config.passed_on import TO_WORKERS, kept_by_own_cluster
+from clsgen_dist.config.run import RunConfig, leaves
 from clsgen_dist.config.services import Ray
 from clsgen_dist.errors import ClsGenError, ConfigError, Interrupted
 from clsgen_dist.progress import Event, Listener
@@ -36,6 +36,7 @@ class RaySettings(Protocol):
 
     @property
     def ray(self) -> Ray: ...
+    def model_dump(self) -> dict[str, Any]: ...
 
 
 #: What workers may take to end once they have said that they do.
@@ -55,17 +56,20 @@ def ray_cluster(config: RaySettings, num_workers: int, setting: str) -> Iterator
         ConfigError: the cluster cannot be reached, or has fewer slots than the run wants workers.
     """
     address = config.ray.address or os.environ.get("RAY_ADDRESS")
+    kept = dict(os.environ)
     if address is None:
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # the cluster of this process alone, on loopback
+        kept = kept_by_own_cluster(os.environ, dict(leaves(config.model_dump())))
     try:
-        ray.init(
-            # Without a word Ray would join whatever cluster another run has on this machine, and end with that run.
-            address=address or "local",
-            include_dashboard=False if address is None else None,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            configure_logging=True,
-        )
+        with _environment(kept):
+            ray.init(
+                # Without a word Ray would join whatever cluster another run has on this machine, and end with that run.
+                address=address or "local",
+                include_dashboard=False if address is None else None,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                configure_logging=True,
+            )
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ConfigError(f"ray.address {address}: no Ray cluster answers there ({error})") from None
     try:
@@ -73,6 +77,18 @@ def ray_cluster(config: RaySettings, num_workers: int, setting: str) -> Iterator
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Inside, this process has these variables alone, and so have the processes that it starts."""
+    whole = dict(os.environ)
+    for name in whole.keys() - variables.keys():
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(whole)
 
 
 def _check_slots(config: RaySettings, num_workers: int, setting: str) -> None:

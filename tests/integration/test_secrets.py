@@ -50,18 +50,26 @@ def test_a_run_under_ray_tells_no_secret(tmp_path: Path) -> None:
             "HF_HUB_OFFLINE": "1",
             "PYTHONPATH": str(ROOT),
         }
-        seen = _run([sys.executable, "launchers/ray_train.py", "--config", str(path)], environment, tmp_path)
+        seen, given = _run([sys.executable, "launchers/ray_train.py", "--config", str(path)], environment, tmp_path)
         assert len(seen) > 3  # the driver, Ray's own processes, workers
         assert not [line for line in seen if any(secret in line for secret in SECRETS.values())]
+        assert "DS_ACCELERATOR" in given
+        # Workers track and fetch models, so they have what MLflow, stores and the Hub need, and nothing else.
+        assert given & SECRETS.keys() == {"HF_TOKEN", "MLFLOW_TRACKING_PASSWORD", "AWS_SECRET_ACCESS_KEY"}
         assert list(Path(sessions).rglob("*.log"))
         assert not _holding(tmp_path) + _holding(Path(sessions))
     assert list(tmp_path.rglob("metrics.json"))
     assert list(tmp_path.rglob("mlflow.db"))
 
 
-def _run(command: list[str], environment: dict[str, str], folder: Path) -> set[str]:
-    """Runs a command to its end, its output in `folder`; the command lines of all its processes."""
+def _run(command: list[str], environment: dict[str, str], folder: Path) -> tuple[set[str], set[str]]:
+    """Runs a command to its end, its output in `folder`.
+
+    Returns:
+        The command lines of all its processes; the names of the variables that those of Ray have.
+    """
     seen: set[str] = set()
+    given: set[str] = set()
     with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as err:
         process = subprocess.Popen(command, stdout=out, stderr=err, cwd=ROOT, env=environment, start_new_session=True)
         whole = psutil.Process(process.pid)
@@ -69,13 +77,30 @@ def _run(command: list[str], environment: dict[str, str], folder: Path) -> set[s
         try:
             while process.poll() is None and time.monotonic() < end:
                 seen |= set(_command_lines(whole))
+                given |= _given_to_ray(whole)
                 time.sleep(0.2)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
     assert process.returncode == 0, (folder / "stderr").read_text()[-2000:]
-    return seen
+    return seen, given
+
+
+def _given_to_ray(whole: psutil.Process) -> set[str]:
+    names: set[str] = set()
+    try:
+        children = whole.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return names
+    for process in children:
+        try:
+            command = " ".join(process.cmdline())
+            if command.startswith("ray::") or "raylet" in command or "gcs_server" in command:
+                names |= set(process.environ())
+        except (psutil.NoSuchProcess, psutil.ZombieProcess, psutil.AccessDenied):
+            continue
+    return names
 
 
 def _command_lines(whole: psutil.Process) -> list[str]:
