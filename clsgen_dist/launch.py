@@ -256,10 +256,11 @@ def main(usage: str, run: Callable[[list[str]], None]) -> None:
     try:
         run(words)
     except ClsGenError as error:
-        if leads():
-            print(f"{'stopped' if isinstance(error, Interrupted) else 'error'}: {error}", file=sys.stderr, flush=True)
-        else:
-            time.sleep(5)  # the launcher ends all ranks when one ends: rank 0 speaks first
+        said = f"{'stopped' if isinstance(error, Interrupted) else 'error'}: {error}"
+        if not leads():
+            time.sleep(5)  # the launcher ends all ranks when one ends: rank 0 speaks first, and others where it cannot
+            said = f"rank {os.environ['RANK']}: {said}"
+        print(said, file=sys.stderr, flush=True)
         _leave(error.exit_code)
     except Exception:
         if not leads():

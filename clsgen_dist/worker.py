@@ -36,6 +36,7 @@ from clsgen_dist.sealed import read_manifest
 from clsgen_dist.stopping import StopRequest
 from clsgen_dist.train import schedule
 from clsgen_dist.train.best import find_best, keep_best
+from clsgen_dist.train.dry_batch import check_fits
 from clsgen_dist.train.general import open_general_text
 from clsgen_dist.train.loop import Events, train
 from clsgen_dist.train.state import TrainState
@@ -85,6 +86,17 @@ def train_bundle(
     stop = stop or StopRequest()
     with _engine(config, folder, base, ranks) as engine, stop.held():
         state = _state_to_go_on_from(engine, ranks, folder, warn)
+        if config.train.dry_batch and state.step < num_steps:
+            check_fits(
+                engine,
+                ranks,
+                split,
+                weights,
+                seed=config.run.seed,
+                global_batch=config.train.global_batch,
+                token_budget=config.train.token_budget,
+                one_line=_one_line(config),
+            )
         skips = config.train.max_skipped_steps if config.train.on_nonfinite == "skip" else 0
         stepper = Stepper(
             engine,

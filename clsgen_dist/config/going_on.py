@@ -12,7 +12,7 @@ HOW_ONLY = (*FREE_TO_CHANGE, "num_workers")
 _FREE = (
     *("tracking.", "ray.", "verbalize.", "checkpoint.", "run.output_dir"),
     *("train.num_workers", "train.cpu_threads", "train.collective", "train.on_nonfinite", "train.max_skipped_steps"),
-    *("train.stop_grace_seconds", "train.hang_seconds"),
+    *("train.stop_grace_seconds", "train.hang_seconds", "train.dry_batch"),
     *(f"explain.{name}" for name in HOW_ONLY),
 )
 
