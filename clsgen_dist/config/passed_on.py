@@ -22,8 +22,7 @@ TO_WORKERS = (
 )
 
 #: Beginnings of the names that reach the processes of a cluster which a run starts for itself, on its own machine: what
-#: programs, numerics, networks and the stores of models and artifacts need. Nothing else does, beside the variables
-#: that the configuration names (`api_key_env`).
+#: programs, numerics, networks and the stores of models and artifacts need. Nothing else does, but the key of a judge.
 TO_OWN_CLUSTER = (
     *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "LC_", "TZ", "TMPDIR", "TERM", "XDG_", "LD_"),
     *("PYTHON", "VIRTUAL_ENV", "CONDA_", "RAY_", "CUDA_", "NVIDIA_", "NCCL_", "GLOO_", "OMP_", "MKL_", "KMP_"),
@@ -66,7 +65,8 @@ def kept_by_own_cluster(environment: Mapping[str, str], settings: Mapping[str, A
 
     Args:
         environment: of the process that starts it.
-        settings: the configuration by dotted name; those that end in `api_key_env` name variables that workers read.
+        settings: the configuration by dotted name. Workers ask a judge, so where there is one they have its key.
     """
-    named = {value for name, value in settings.items() if name.endswith("api_key_env")}
+    judges = "judge" in (settings.get("evaluate.readers") or ())
+    named = {settings.get("evaluate.judge.api_key_env")} if judges else set()
     return {name: value for name, value in environment.items() if name.startswith(TO_OWN_CLUSTER) or name in named}
