@@ -5,56 +5,99 @@
     GET  /version       model, program, limits
 
 The request is that of `mlflow models serve`. Other than MLflow's own server this one refuses what it does not know,
-bounds what it reads, and puts neither a stack trace nor a row into an error.
+bounds what it reads and what waits, and puts neither a stack trace nor a row into an error.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
+import traceback
 import uuid
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from clsgen_dist import __version__
 from clsgen_dist.serve.answering import MAX_ROWS, Answerer, RefusedRequestError
+from clsgen_dist.serve.desk import Desk, FullError
 
 #: Bytes of a request, at most.
 MAX_BYTES = 2**20
+#: Requests that wait for the model, at most, and seconds that one waits for its body and for its answer.
+QUEUE_SIZE, TIMEOUT_S = 64, 60
+#: Requests whose bodies are held at one time, for each that may wait.
+_OPEN_A_PLACE = 4
 _LOG = logging.getLogger("clsgen_dist.serve")
+Predictions = list[dict[str, Any]]
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _KEYS = {"dataframe_records", "dataframe_split", "params"}
 
 
-def make_app(answerer: Answerer, *, max_bytes: int = MAX_BYTES) -> Starlette:
+def make_app(
+    answerer: Answerer, *, max_bytes: int = MAX_BYTES, queue_size: int = QUEUE_SIZE, timeout_s: float = TIMEOUT_S
+) -> Starlette:
     """The application of a loaded bundle.
 
     Args:
         answerer: the bundle.
         max_bytes: of a request's body; a longer one is refused before it is read.
+        queue_size: requests that wait for the model; a further one is sent away.
+        timeout_s: seconds that a request waits for its body, and for its answer.
     """
+    desk: Desk[tuple[list[Any], Mapping[str, Any]], Predictions] = Desk(
+        lambda asked: answerer.answer(*asked), queue_size
+    )
+    busy = RefusedRequestError(503, "TOO_MANY_REQUESTS", f"{queue_size} requests wait, which is the limit; try later")
+    num_open = 0
+
+    async def answered(request: Request) -> Predictions:
+        try:
+            async with asyncio.timeout(timeout_s):
+                body = await _body(request, max_bytes)
+        except TimeoutError:
+            raise RefusedRequestError(408, "TIMEOUT", f"the body did not come within {timeout_s:g} s") from None
+        try:
+            waiting = desk.submit(parse_request(body, request.headers.get("content-type", "")))
+        except FullError:
+            raise busy from None
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(waiting), timeout_s)
+        except TimeoutError:
+            raise RefusedRequestError(504, "TIMEOUT", f"no answer within {timeout_s:g} s; ask for fewer rows") from None
 
     async def invocations(request: Request) -> JSONResponse:
+        nonlocal num_open
         name = request_id(request.headers.get("x-request-id"))
+        num_open += 1
         try:
-            records, params = parse_request(await _body(request, max_bytes), request.headers.get("content-type", ""))
-            predictions = await run_in_threadpool(answerer.answer, records, params)
+            if num_open > _OPEN_A_PLACE * queue_size:
+                raise busy
+            predictions = await answered(request)
         except RefusedRequestError as refusal:
             return _told(name, {"error_code": refusal.code, "message": str(refusal)}, refusal.status)
         except Exception as error:  # noqa: BLE001 - whatever it is, its words may hold the row
-            _LOG.error("request %s: %s", name, type(error).__name__)
+            places = "".join(traceback.format_tb(error.__traceback__))
+            _LOG.error("request %s: %s\n%s", name, type(error).__name__, places)
             return _told(name, {"error_code": "INTERNAL_ERROR", "message": "the model could not answer"}, 500)
+        finally:
+            num_open -= 1
         return _told(name, {"predictions": predictions}, 200)
 
     async def health(request: Request) -> JSONResponse:
-        return JSONResponse({"status": "ok"})
+        return JSONResponse({"status": "ok" if desk.is_alive else "failed"}, 200 if desk.is_alive else 503)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        await asyncio.to_thread(desk.close)
 
     async def version(request: Request) -> JSONResponse:
         return JSONResponse(
@@ -62,7 +105,13 @@ def make_app(answerer: Answerer, *, max_bytes: int = MAX_BYTES) -> Starlette:
                 "model_version": answerer.version,
                 "calibrated": answerer.is_calibrated,
                 "clsgen_dist": __version__,
-                "limits": {"bytes": max_bytes, "rows": MAX_ROWS, "text_tokens": answerer.max_text_tokens},
+                "limits": {
+                    "bytes": max_bytes,
+                    "rows": MAX_ROWS,
+                    "text_tokens": answerer.max_text_tokens,
+                    "waiting_requests": queue_size,
+                    "seconds": timeout_s,
+                },
             }
         )
 
@@ -72,7 +121,8 @@ def make_app(answerer: Answerer, *, max_bytes: int = MAX_BYTES) -> Starlette:
             Route("/health", health),
             Route("/ping", health),
             Route("/version", version),
-        ]
+        ],
+        lifespan=lifespan,
     )
 
 
@@ -138,4 +188,5 @@ async def _body(request: Request, max_bytes: int) -> bytes:
 
 
 def _told(name: str, content: dict[str, Any], status: int) -> JSONResponse:
-    return JSONResponse({**content, "request_id": name}, status_code=status, headers={"X-Request-ID": name})
+    headers = {"X-Request-ID": name} | ({"Retry-After": "1"} if status == 503 else {})
+    return JSONResponse({**content, "request_id": name}, status_code=status, headers=headers)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from clsgen_dist.serve.answering import Answerer, RefusedRequestError, open_answ
 
 #: Where the base model is on the machine that serves, if it is not where the bundle says.
 BASE_VARIABLE = "CLSGEN_DIST_BASE"
+_LOG = logging.getLogger("clsgen_dist.serve")
 #: Artifact of the model that the bundle is.
 BUNDLE = "bundle"
 #: File that MLflow writes beside a model that it fetched from the registry.
@@ -60,6 +63,10 @@ class BundleModel(PythonModel):
             return self._answerer.answer(frame.to_dict(orient="records"), _plain(params or {}))
         except RefusedRequestError as refusal:
             raise RefusedError(refusal) from None
+        except Exception as error:  # noqa: BLE001 - MLflow's server would answer with its words and stack trace
+            places = "".join(traceback.format_tb(error.__traceback__))
+            _LOG.error("%s\n%s", type(error).__name__, places)
+            raise RefusedError(RefusedRequestError(500, "INTERNAL_ERROR", "the model could not answer")) from None
 
 
 def registered_version(folder: Path) -> str | None:

@@ -12,7 +12,7 @@ import uvicorn
 
 from clsgen_dist.errors import ConfigError
 from clsgen_dist.serve.answering import open_answerer
-from clsgen_dist.serve.app import MAX_BYTES, make_app
+from clsgen_dist.serve.app import MAX_BYTES, QUEUE_SIZE, TIMEOUT_S, make_app
 from clsgen_dist.serve.registry import RegisterRequest, fetched
 
 #: Seconds that requests under way have when the server is asked to end.
@@ -31,6 +31,8 @@ class ServeRequest:
         host: address to listen at.
         port: to listen at.
         max_bytes: of a request.
+        queue_size: requests that wait, at most.
+        timeout_s: seconds that a request waits.
     """
 
     model: str | None
@@ -40,6 +42,8 @@ class ServeRequest:
     host: str
     port: int
     max_bytes: int
+    queue_size: int
+    timeout_s: int
 
 
 def register_request(found: Mapping[str, str], rest: Sequence[str]) -> RegisterRequest:
@@ -64,6 +68,8 @@ def serve_request(found: Mapping[str, str], rest: Sequence[str]) -> ServeRequest
         found.get("host", "127.0.0.1"),
         _number(found, "port", 5001, 65535),
         _number(found, "max_bytes", MAX_BYTES, 2**30),
+        _number(found, "queue_size", QUEUE_SIZE, 10_000),
+        _number(found, "timeout_s", TIMEOUT_S, 3600),
     )
 
 
@@ -83,7 +89,7 @@ def serve(request: ServeRequest) -> None:
         answerer = open_answerer(folder, version=version, base=request.base)
     if not answerer.is_calibrated:
         print("uncalibrated: probabilities are those of the plain softmax; see launchers/calibrate.py", flush=True)
-    app = make_app(answerer, max_bytes=request.max_bytes)
+    app = make_app(answerer, max_bytes=request.max_bytes, queue_size=request.queue_size, timeout_s=request.timeout_s)
     print(f"{answerer.version}: http://{request.host}:{request.port}/invocations", flush=True)
     uvicorn.run(
         app,

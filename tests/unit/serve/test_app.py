@@ -163,7 +163,8 @@ def test_a_fault_of_the_model_is_no_window_into_it(
 def test_health_and_version(client: TestClient, answerer: Answerer) -> None:
     assert client.get("/health").status_code == 200
     told = client.get("/version").json()
-    assert told["limits"] == {"bytes": MAX_BYTES, "rows": MAX_ROWS, "text_tokens": answerer.max_text_tokens}
+    limits = {"bytes": MAX_BYTES, "rows": MAX_ROWS, "text_tokens": answerer.max_text_tokens}
+    assert told["limits"] == limits | {"waiting_requests": 64, "seconds": 60}
     assert (told["calibrated"], told["model_version"]) == (False, "unregistered, run tiny")
 
 
