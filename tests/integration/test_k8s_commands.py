@@ -83,7 +83,7 @@ def ray_start(pod: Pod) -> list[str]:
     params.setdefault("dashboard-agent-listen-port", "52365")
     params.setdefault("metrics-export-port", "8080")
     words = [*first, *(f"--{name}={value}" for name, value in sorted(params.items())), "--block"]
-    return ["bash", "-c", f"ulimit -n 65536; exec ray start {shlex.join(words)}"]
+    return ["/bin/bash", "-c", "--", f"ulimit -n 65536; ray start {shlex.join(words)}"]
 
 
 def submission(job: Manifest) -> list[str]:
@@ -143,7 +143,13 @@ def test_the_training_of_the_laptop_overlay(cluster: Cluster, tmp_path: Path) ->
     # The head trains nothing.
     assert _ranks(tmp_path / "train-head") == 0
     assert _ranks(tmp_path / "train-worker") == 2
-    assert (head.poll(), worker.poll()) == (None, None)
+
+    # A pod that must go takes its node along before its time is over, and the head goes on.
+    assert worker.poll() is None
+    cluster.machine.terminate(worker)
+    worker.wait(cluster.pods["worker"].spec["terminationGracePeriodSeconds"])
+    assert "Draining for up to 60" in cluster.machine.log("train-worker").read_text()
+    assert [node["node_ip"] for node in _wait_for_nodes(cluster, 1, head)] == [ADDRESSES[0]]
 
 
 def _wait_for_nodes(cluster: Cluster, count: int, *processes: subprocess.Popen[bytes]) -> list[dict[str, Any]]:

@@ -108,6 +108,11 @@ class Machine:
     def log(self, name: str) -> Path:
         return self.folder / f"{name}.log"
 
+    def terminate(self, process: subprocess.Popen[bytes]) -> None:
+        """Tells a pod to end, as Kubernetes does before it kills it: SIGTERM to its first process."""
+        for first in psutil.Process(process.pid).children():
+            first.terminate()
+
     def end(self) -> None:
         """Ends all that was started: the first process of a pod takes the others of its namespace along."""
         for process in self._started:
