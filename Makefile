@@ -6,6 +6,7 @@
 # make bench-prediction   rows a second beside transformers' pipeline and generate
 # make campaign-fuzz   ten minutes of mutated inputs
 # make audit     known weaknesses of the pinned packages; needs the network
+# make campaign-serving   a server under load, then malformed requests; needs the bundle of make demo
 # make docs      pages that are made from the code
 # make clean     remove what these made (runs/ and models/ stay)
 
@@ -18,7 +19,7 @@ BACKBONE := models/gemma3-270m
 TORCH_INDEX ?=
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: venv demo backbone checks test campaign-fuzz audit bench-quick bench-prediction docs clean
+.PHONY: venv demo backbone checks test campaign-fuzz audit bench-quick bench-prediction campaign-serving docs clean
 
 venv: $(INSTALLED)
 
@@ -58,6 +59,9 @@ campaign-fuzz: $(INSTALLED)
 audit:
 	test -x .audit/bin/pip-audit || { $(PYTHON) -m venv .audit && .audit/bin/pip install --quiet pip-audit; }
 	.audit/bin/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip --progress-spinner off
+
+campaign-serving: $(INSTALLED)
+	$(BIN)/python benchmarks/serving.py --bundle runs/demo/bundle
 
 docs: $(INSTALLED)
 	$(BIN)/python -m clsgen_dist.config.rules > docs/compatibility.md
