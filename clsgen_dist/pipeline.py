@@ -96,10 +96,12 @@ def run_with_ray(config: RunConfig, listener: Listener, *, is_trained: bool = Tr
     from clsgen_dist.orchestrate.ray_train import ray_cluster, run_on_ray  # ray is needed on this road only
 
     config = _with_absolute_paths(config)
+    fewest = config.ray.min_workers or config.train.num_workers
+    setting = "ray.min_workers" if config.ray.min_workers else "train.num_workers"
     listener(Event("start Ray", 0, 1))
     with (
         claimed(config.folder),
-        ray_cluster(config, config.train.num_workers, "train.num_workers"),
+        ray_cluster(config, fewest, setting),
         heeding_signals(config.train.stop_grace_seconds) as stop,  # last: Ray takes signals as it starts
     ):
         listener(Event("start Ray", 1, 1))

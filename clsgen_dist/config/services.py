@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from clsgen_dist.config.sections import Section
+from clsgen_dist.config.sections import Count, Section
 
 #: A password in an address, as of http://user:password@host or postgresql://host/name?password=...
 _SECRET = re.compile(r"://[^/@]*:[^/]*@|[?&](password|token|api_key)=", re.IGNORECASE)
@@ -41,3 +41,8 @@ class Ray(Section):
     address: str | None = Field(None, description="Ray cluster; null: RAY_ADDRESS, else a cluster on this machine")
     cpus_per_worker: Annotated[float, Field(gt=0)] = Field(1.0, description="CPUs that a worker reserves")
     max_failures: int = Field(3, ge=0, description="restarts of the worker group after a failure")
+    min_workers: Count | None = Field(
+        None,
+        description="workers to go on with where the cluster has no room for train.num_workers, as after the loss of a "
+        "node; null: wait for room",
+    )

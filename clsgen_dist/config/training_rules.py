@@ -58,6 +58,12 @@ TRAINING_RULES = (
         lambda c: c.data.vignettes is not None and len(c.task.labels) != 2,
     ),
     Rule(
+        ("ray", "min_workers"),
+        "ray.min_workers above train.num_workers",
+        "a run has train.num_workers at most",
+        lambda c: (c.ray.min_workers or 1) > c.train.num_workers,
+    ),
+    Rule(
         ("data", "subgroup_columns"),
         "data.vignettes with data.subgroup_columns",
         "vignettes have no further columns",

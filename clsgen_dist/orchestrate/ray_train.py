@@ -115,6 +115,7 @@ def run_on_ray(config: RunConfig, rank_main: RankMain, listener: Listener, stop:
     """
     relay = _Relay.remote()  # type: ignore[attr-defined]
     use_gpu = bool(ray.cluster_resources().get("GPU", 0))
+    most = config.train.num_workers
     trainer = TorchTrainer(
         _rank,
         train_loop_config={"config": config.model_dump(mode="json"), "relay": relay, "rank_main": rank_main},
@@ -122,7 +123,8 @@ def run_on_ray(config: RunConfig, rank_main: RankMain, listener: Listener, stop:
             backend="nccl" if use_gpu else "gloo", timeout_s=config.train.collective_timeout_seconds
         ),
         scaling_config=ScalingConfig(
-            num_workers=config.train.num_workers,
+            # As a range, Ray starts a group of as many as there is room for, and a larger one when there is more.
+            num_workers=(config.ray.min_workers, most) if config.ray.min_workers else most,
             use_gpu=use_gpu,
             resources_per_worker={"CPU": config.ray.cpus_per_worker, **({"GPU": 1} if use_gpu else {})},
         ),

@@ -60,6 +60,7 @@ CASES = (
     (["--objective.class_weights", "[1, 2, 3]"], "objective.class_weights"),
     (["--train.token_budget", "500"], "train.token_budget"),
     (["--train.max_skipped_steps", "3"], "train.max_skipped_steps"),
+    (["--ray.min_workers", "9"], "ray.min_workers"),
     (["--predict.token_budget", "500"], "predict.token_budget"),
     (["--explain.teacher", "endpoint", "--explain.model", "m"], "explain.teacher"),
     (["--explain.teacher", "local"], "explain.teacher"),

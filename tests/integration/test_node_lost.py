@@ -1,0 +1,105 @@
+"""A Ray node that is lost on the way: the run goes on with the workers for which there is room."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ray.cluster_utils import Cluster
+
+from clsgen_dist.config.folder import RunFolder
+from clsgen_dist.config.run import dump_config
+from clsgen_dist.engine.checkpoint import complete_checkpoints, read_facts
+from tests.support.runs import split_files
+from tests.support.tiny import ROOT, tiny_backbone, tiny_config, tiny_rows
+
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
+
+NUM_STEPS = 60
+#: Longest wait for anything, seconds.
+LONGEST_SECONDS = 240
+
+
+@pytest.fixture
+def two_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """Two Ray nodes on this machine, one slot each; the driver's is the first."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    cluster = Cluster()
+    try:
+        for _ in range(2):
+            cluster.add_node(num_cpus=1, num_gpus=0, object_store_memory=100_000_000, include_dashboard=False)
+        yield cluster
+    finally:
+        cluster.shutdown()
+
+
+def test_the_run_goes_on_with_the_worker_that_is_left(two_nodes: Cluster, tmp_path: Path) -> None:
+    settings = {
+        "model.name_or_path": tiny_backbone(tmp_path / "backbone"),
+        **split_files(tmp_path, tiny_rows(32)),
+        "train.num_workers": 2,
+        "train.max_steps": NUM_STEPS,
+        "train.epochs": 30,
+        "train.checkpoint_steps": 1,
+        "train.collective_timeout_seconds": 60,
+        "calibrate.method": "temperature",
+        "evaluate.max_explained_rows": 2,
+        "ray.min_workers": 1,
+    }
+    config = tiny_config(tmp_path, **settings)
+    path = tmp_path / "run.yaml"
+    path.write_text(dump_config(config), encoding="utf-8")
+    folder = RunFolder(config.folder)
+    environment = {
+        **os.environ,
+        "RAY_ADDRESS": str(two_nodes.address),
+        "PYTHONPATH": str(ROOT),
+        "HF_HUB_OFFLINE": "1",
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    }
+    log = tmp_path / "log"
+    with log.open("wb") as said:
+        driver = subprocess.Popen(
+            [sys.executable, "launchers/ray_train.py", "--config", str(path)],
+            stdout=said,
+            stderr=said,
+            cwd=ROOT,
+            env=environment,
+            start_new_session=True,
+        )
+    try:
+        _until(lambda: len(_steps(folder)) > 0 and _steps(folder)[-1] >= 3, driver, log)
+        writers = read_facts(complete_checkpoints(folder.checkpoints)[-1])["world_size"]
+        lost = next(node for node in two_nodes.list_all_nodes() if not node.head)
+        two_nodes.remove_node(lost, allow_graceful=False)
+        driver.wait(timeout=LONGEST_SECONDS)
+    finally:
+        if driver.poll() is None:
+            os.killpg(driver.pid, signal.SIGKILL)
+            driver.wait()
+    assert driver.returncode == 0, log.read_text()[-3000:]
+    assert writers == 2
+    last = read_facts(complete_checkpoints(folder.checkpoints)[-1])
+    assert (last["step"], last["world_size"]) == (NUM_STEPS, 1)
+    assert json.loads((folder.evaluation("test") / "metrics.json").read_text())["num_rows"] == 24
+
+
+def _steps(folder: RunFolder) -> list[int]:
+    return [int(path.name.removeprefix("step_")) for path in complete_checkpoints(folder.checkpoints)]
+
+
+def _until(condition: object, driver: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + LONGEST_SECONDS
+    while not condition():  # type: ignore[operator]
+        if driver.poll() is not None or time.monotonic() > end:
+            pytest.fail(log.read_text()[-3000:])
+        time.sleep(0.05)
