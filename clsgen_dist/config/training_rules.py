@@ -58,12 +58,6 @@ TRAINING_RULES = (
         lambda c: c.data.vignettes is not None and len(c.task.labels) != 2,
     ),
     Rule(
-        ("ray", "min_workers"),
-        "ray.min_workers above train.num_workers",
-        "a run has train.num_workers at most",
-        lambda c: (c.ray.min_workers or 1) > c.train.num_workers,
-    ),
-    Rule(
         ("data", "subgroup_columns"),
         "data.vignettes with data.subgroup_columns",
         "vignettes have no further columns",
@@ -193,6 +187,12 @@ TRAINING_RULES = (
         "train.max_skipped_steps with train.on_nonfinite stop",
         "no step is skipped; set train.on_nonfinite to skip, or take the setting away",
         lambda c: c.train.on_nonfinite == "stop" and c.train.max_skipped_steps != type(c.train)().max_skipped_steps,
+    ),
+    Rule(
+        ("ray", "min_workers"),
+        "ray.min_workers above train.num_workers",
+        "a run has train.num_workers at most",
+        lambda c: (c.ray.min_workers or 1) > c.train.num_workers,
     ),
     Rule(
         ("predict", "token_budget"),
