@@ -3,9 +3,9 @@
 python launchers/register.py --bundle runs/demo/bundle --name demo [--alias champion]
     [--tracking.uri sqlite:///runs/mlflow.db]
 
-Without --tracking.uri, MLFLOW_TRACKING_URI says where. --alias promotes the new version: models:/demo@champion is this
-one then. Tags say whether it is calibrated, its threshold, and what its run measured on test rows. docs/serving.md has
-more.
+Without --tracking.uri it goes to the MLflow that the run told, else to MLFLOW_TRACKING_URI. --alias promotes the new
+version: models:/demo@champion is this one then. Tags say whether it is calibrated, its threshold, and what its run
+measured on test rows. docs/serving.md has more.
 """
 
 import sys

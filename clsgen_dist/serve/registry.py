@@ -29,6 +29,7 @@ from clsgen_dist.errors import ConfigError, TrackingError
 from clsgen_dist.integrity import sha256_of
 from clsgen_dist.sealed import MANIFEST, read_decision, read_manifest
 from clsgen_dist.serve.pyfunc import BUNDLE, registered_version
+from clsgen_dist.tracking.journal import Record, record_path
 
 for _name in ("alembic", "mlflow"):
     logging.getLogger(_name).setLevel(logging.ERROR)
@@ -130,10 +131,15 @@ def bundle_tags(folder: Path, manifest: dict[str, Any], num_labels: int) -> dict
     }
     if decision.threshold is not None:
         tags["threshold"] = f"{decision.threshold:.6g}"
+    record = Record.load(record_path(folder.absolute().parent))
+    if record is not None and record.run_id is not None:
+        tags["run_id"] = record.run_id
     path = RunFolder(folder.absolute().parent).evaluation("test") / "metrics.json"
     if path.is_file():
         metrics = json.loads(path.read_text(encoding="utf-8"))
-        if metrics.get("threshold") == decision.threshold:  # else the bundle decides otherwise than it was measured
+        is_calibrated = not decision.calibrator.is_identity
+        measured = (metrics.get("threshold"), metrics.get("is_calibrated", is_calibrated))
+        if measured == (decision.threshold, is_calibrated):  # else the bundle decides otherwise than it was measured
             for key in ("auroc", "ece"):
                 if metrics["calibrated"].get(key) is not None:
                     tags[key] = f"{metrics['calibrated'][key]:.6g}"

@@ -14,6 +14,7 @@ from clsgen_dist.errors import ConfigError
 from clsgen_dist.serve.answering import open_answerer
 from clsgen_dist.serve.app import MAX_BYTES, QUEUE_SIZE, TIMEOUT_S, make_app
 from clsgen_dist.serve.registry import RegisterRequest, fetched
+from clsgen_dist.tracking.journal import Record, record_path
 
 #: Seconds that requests under way have when the server is asked to end.
 _GRACE_SECONDS = 30
@@ -52,7 +53,11 @@ def register_request(found: Mapping[str, str], rest: Sequence[str]) -> RegisterR
     for name in ("bundle", "name"):
         if name not in found:
             raise ConfigError(f"--{name} is missing; give --bundle FOLDER --name NAME")
-    return RegisterRequest(Path(found["bundle"]), found["name"], found.get("alias"), _uri(found))
+    bundle = Path(found["bundle"])
+    # The MLflow that the run told, where the bundle stands in a run folder.
+    record = Record.load(record_path(bundle.absolute().parent))
+    uri = record.uri if record is not None and "tracking.uri" not in found else _uri(found)
+    return RegisterRequest(bundle, found["name"], found.get("alias"), uri)
 
 
 def serve_request(found: Mapping[str, str], rest: Sequence[str]) -> ServeRequest:
