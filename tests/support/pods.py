@@ -94,9 +94,11 @@ class Machine:
         (home / "root").mkdir(parents=True)
         script = "\n".join(self._script(name, home, pod, command, variables))
         spaces = ["--mount", "--pid", "--uts", "--ipc", "--fork"]
+        # A pod ends with the tests, even when they are killed.
+        entered = ["setpriv", "--pdeathsig=KILL", "nsenter", f"--net=/run/netns/{network}"]
         with self.log(name).open("wb") as log:
             process = subprocess.Popen(
-                ["nsenter", f"--net=/run/netns/{network}", "unshare", *spaces, "sh", "-c", script],
+                [*entered, "unshare", *spaces, "sh", "-c", script],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
