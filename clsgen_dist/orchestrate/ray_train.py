@@ -124,7 +124,7 @@ def run_on_ray(config: RunConfig, rank_main: RankMain, listener: Listener, stop:
         ),
         scaling_config=ScalingConfig(
             # As a range, Ray starts a group of as many as there is room for, and a larger one when there is more.
-            num_workers=(config.ray.min_workers, most) if config.ray.min_workers else most,
+            num_workers=(config.ray.min_workers, most) if config.ray.min_workers else most,  # type: ignore[arg-type]
             use_gpu=use_gpu,
             resources_per_worker={"CPU": config.ray.cpus_per_worker, **({"GPU": 1} if use_gpu else {})},
         ),
