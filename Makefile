@@ -5,6 +5,7 @@
 # make bench-quick  training and prediction against TRL and the HF Trainer, ten minutes on two cores
 # make bench-prediction   rows a second beside transformers' pipeline and generate
 # make campaign-fuzz   ten minutes of mutated inputs
+# make campaign-faults   kills, stops and damages small runs and counts what they survive; more than an hour
 # make audit     known weaknesses of the pinned packages; needs the network
 # make campaign-serving   a server under load, then malformed requests; needs the bundle of make demo
 # make docs      pages that are made from the code
@@ -19,7 +20,8 @@ BACKBONE := models/gemma3-270m
 TORCH_INDEX ?=
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: venv demo backbone checks test campaign-fuzz audit bench-quick bench-prediction campaign-serving docs clean
+.PHONY: venv demo backbone checks test campaign-fuzz campaign-faults campaign-serving audit bench-quick bench-prediction
+.PHONY: docs clean
 
 venv: $(INSTALLED)
 
@@ -53,6 +55,9 @@ bench-prediction: backbone
 
 campaign-fuzz: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/campaigns/fuzz.py --minutes 10
+
+campaign-faults: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/campaigns/faults.py --kills 20 --rounds 3
 
 # pip-audit has an environment of its own: what it needs is not what this project needs. --strict: a package that could
 # not be looked up is a failure, as it is without a network.

@@ -39,10 +39,19 @@ class RanksFailed(Exception):
 class RankPool:
     """N ranks of one process group."""
 
-    def __init__(self, world_size: int, environment: Mapping[str, str] | None = None) -> None:
-        """Starts nothing yet. `environment` is added to, or replaces, what ranks get; an empty value removes it."""
+    def __init__(
+        self, world_size: int, environment: Mapping[str, str] | None = None, *, start_method: str = "spawn"
+    ) -> None:
+        """Starts nothing yet.
+
+        Args:
+            world_size: number of ranks.
+            environment: added to, or replaces, what ranks get; an empty value removes it.
+            start_method: of multiprocessing; forked from a server, ranks need no imports that the server has done.
+        """
         self._world_size = world_size
         self._environment = _ENVIRONMENT | dict(environment or {})
+        self._start_method = start_method
         self._ranks: list[tuple[Any, Connection]] = []
 
     def run(self, function: Callable[..., Any], *args: Any, seconds: float = 120.0) -> list[Any]:
@@ -97,7 +106,7 @@ class RankPool:
         self._ranks = []
 
     def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
+        context: Any = multiprocessing.get_context(self._start_method)
         port = str(free_port())
         for rank in range(self._world_size):
             environment = self._environment | {
