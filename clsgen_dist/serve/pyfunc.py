@@ -15,6 +15,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel
 
 from clsgen_dist.serve.answering import Answerer, RefusedRequestError, open_answerer
+from clsgen_dist.serve.mlflow_server import take_over
 
 #: Where the base model is on the machine that serves, if it is not where the bundle says.
 BASE_VARIABLE = "CLSGEN_DIST_BASE"
@@ -54,6 +55,7 @@ class BundleModel(PythonModel):
         folder = Path(context.artifacts[BUNDLE])
         base = os.environ.get(BASE_VARIABLE) or None
         self._answerer = open_answerer(folder, version=registered_version(folder.parents[1]), base=base)
+        take_over(self._answerer)
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         """Predictions as objects; raises RefusedError. MLflow would read type hints as a signature: there are none."""

@@ -130,7 +130,7 @@ def test_the_champion_is_served(registered: Registered) -> None:
 
 
 def test_mlflow_serves_it_too(registered: Registered) -> None:
-    """What pyfunc lets through: the same answer; our own refusals as they are. Unknown parameters MLflow drops."""
+    """The same answers and the same refusals, where MLflow by itself drops what it does not know and tells rows."""
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/tickets@champion"]
     command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
@@ -150,7 +150,21 @@ def test_mlflow_serves_it_too(registered: Registered) -> None:
         assert status == 422
         assert "the limit is" in text
         assert SECRET not in text
-        assert "Traceback" not in text
+        refused = [
+            (400, {"dataframe_records": [{"text": SECRET}], "params": {"explian": True}}, "explian"),
+            (400, {"dataframe_records": [{"txet": SECRET}]}, "expected an object with text"),
+            (400, {"dataframe_records": [{"text": 7, "id": SECRET}]}, "text"),
+            (413, {"dataframe_records": [{"text": SECRET * 200_000}]}, "limit"),
+        ]
+        for expected, body, words in refused:
+            status, text = ask(address, body)
+            assert (status, words in text) == (expected, True), text
+            assert SECRET not in text
+            assert "Traceback" not in text
+        status, text = ask(address, ASKED)
+        assert json.loads(text)["predictions"] == [found]
+    log = (registered.folder / "mlflow_serve.log").read_text(errors="replace")
+    assert SECRET not in log
 
 
 def test_what_is_no_bundle_is_not_registered(registered: Registered, tmp_path: Path) -> None:
