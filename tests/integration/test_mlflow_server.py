@@ -1,4 +1,7 @@
-"""launchers/mlflow_server.sh on a real PostgreSQL: a run told there, seen in the UI; hosts; no password in `ps`."""
+"""MLflow on a real PostgreSQL, by launchers/mlflow_server.sh and as the manifest starts it.
+
+A run told there, seen in the UI; hosts; no password in `ps`.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +22,7 @@ from playwright.sync_api import expect
 
 from clsgen_dist.tracking.mlflow import MlflowTracker
 from tests.support.browser import binary, chromium
+from tests.support.kubernetes import overlay
 from tests.support.postgres import PASSWORD, postgres
 from tests.support.tiny import ROOT
 
@@ -27,8 +32,9 @@ PATIENCE_MS = 30_000
 
 @dataclass(frozen=True)
 class Server:
-    """Attributes: port at 127.0.0.1, id of its first process, which leads their group."""
+    """Attributes: how it was started, port at 127.0.0.1, id of its first process, which leads their group."""
 
+    by: str
     port: int
     pid: int
 
@@ -37,22 +43,45 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def of_script(folder: Path, database: str, port: int) -> tuple[list[str], dict[str, str]]:
+    """Command and variables of a server that the launcher starts."""
+    return [str(SCRIPT), "--workers", "1"], {
+        "MLFLOW_BACKEND_STORE_URI": database,
+        "MLFLOW_ARTIFACTS_DESTINATION": str(folder / "files"),
+        "MLFLOW_SERVER_ALLOWED_HOSTS": "mlflow:5000,127.0.0.1:*",
+        "MLFLOW_PORT": str(port),
+    }
+
+
+def of_manifest(folder: Path, database: str, port: int) -> tuple[list[str], dict[str, str]]:
+    """Those of the Deployment in k8s/; place of the database, volume, host and port are this machine's."""
+    (found,) = [
+        thing
+        for thing in overlay("laptop")
+        if thing["kind"] == "Deployment" and thing["metadata"]["name"].endswith("mlflow")
+    ]
+    (container,) = found["spec"]["template"]["spec"]["containers"]
+    here = {"--host=0.0.0.0": "--host=127.0.0.1", "--port=5000": f"--port={port}"}
+    here["--artifacts-destination=/artifacts"] = f"--artifacts-destination={folder / 'files'}"
+    assert here.keys() <= set(container["args"])
+    words = [here.get(word, word) for word in (*container["command"], *container["args"])]
+    variables = {entry["name"]: entry["value"] for entry in container["env"] if "value" in entry}
+    assert variables["MLFLOW_BACKEND_STORE_URI"] == "postgresql://mlflow@postgres:5432/mlflow"
+    return words, variables | {"MLFLOW_BACKEND_STORE_URI": database}
+
+
+@pytest.fixture(scope="module", params=[of_script, of_manifest], ids=["script", "manifest"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("mlflow")
     with postgres() as database, (folder / "server.log").open("wb") as log:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        environment = os.environ | {
-            "MLFLOW_BACKEND_STORE_URI": database.address,
-            "PGPASSWORD": PASSWORD,
-            "MLFLOW_ARTIFACTS_DESTINATION": str(folder / "files"),
-            "MLFLOW_SERVER_ALLOWED_HOSTS": "mlflow:5000,127.0.0.1:*",
-            "MLFLOW_PORT": str(port),
-        }
+        command, variables = request.param(folder, database.address, port)
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        environment = os.environ | variables | {"PGPASSWORD": PASSWORD, "PATH": path}
         process = subprocess.Popen(
-            [str(SCRIPT), "--workers", "1"],
+            command,
             env=environment,
             cwd=folder,
             stdout=log,
@@ -61,7 +90,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         )
         try:
             _wait(process, port, folder / "server.log")
-            yield Server(port, process.pid)
+            yield Server("script" if request.param is of_script else "manifest", port, process.pid)
         finally:
             os.killpg(process.pid, signal.SIGTERM)
             try:
@@ -120,7 +149,9 @@ def test_only_hosts_of_the_list_are_answered(server: Server) -> None:
     page = "/api/2.0/mlflow/experiments/get?experiment_id=0"
     assert _status(server.port, page, "mlflow:5000") == 200
     assert _status(server.port, page, "elsewhere.example") == 403
-    assert _status(server.port, page, "localhost:5000") == 403  # the list replaces MLflow's own
+    # The list replaces MLflow's own; that of the manifest has localhost, for kubectl port-forward.
+    assert _status(server.port, page, "localhost:5000") == (403 if server.by == "script" else 200)
+    assert _status(server.port, page, "10.0.0.1:5000") == 403
     assert _status(server.port, "/health", "elsewhere.example") == 200  # for probes
 
 
