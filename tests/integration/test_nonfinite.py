@@ -170,6 +170,7 @@ def test_skipped_step(two_ranks: RankPool, tmp_path: Path, stage: int) -> None:
         "train.max_skipped_steps": 1,
         "train.token_budget": 80,
         "train.checkpoint_steps": 1,
+        "train.dry_batch": False,  # steps are counted by their backward passes
     }
     weights = {}
     for poison in ("loss", "gradient"):
@@ -184,6 +185,7 @@ def test_skipped_step(two_ranks: RankPool, tmp_path: Path, stage: int) -> None:
 
 def test_resumed_run_has_no_more_skips_than_it_had(two_ranks: RankPool, tmp_path: Path) -> None:
     settings = {"train.on_nonfinite": "skip", "train.max_skipped_steps": 1, "train.checkpoint_steps": 1}
+    settings["train.dry_batch"] = False
     config = compared_config(tmp_path, "twice", long_rows(40), **settings)
     assert two_ranks.run(skipped_on_rank, config, "loss", 4)[0].steps[2]["skipped"]
 
