@@ -24,6 +24,7 @@ from clsgen_dist.explain.memory import Outcome, TeacherMemory
 from clsgen_dist.explain.teachers import make_chat_explainer
 from clsgen_dist.explain.watch import Watch
 from clsgen_dist.orchestrate.ray_train import ray_cluster
+from clsgen_dist.orchestrate.records import closed_at_the_end
 from clsgen_dist.orchestrate.sent_home import packed_error, unpacked_error
 from clsgen_dist.records import Row
 
@@ -77,15 +78,16 @@ class RayCrew:
                 num_cpus=self._config.ray.cpus_per_worker,
                 num_gpus=1 if use_gpu else 0,
             )
-            for record in told.iter_rows():
-                if record["error"]:
-                    raise unpacked_error(record["error"])
-                for key, answer in json.loads(record["answers"]).items():
-                    self._memory.remember(key, Completion(**answer))
-                if not record["outcome"]:
-                    continue
-                outcome = json.loads(record["outcome"])
-                done(record["split"], Outcome(**outcome | {"refused": tuple(outcome["refused"])}))
+            with closed_at_the_end(told.iter_rows()) as records:
+                for record in records:
+                    if record["error"]:
+                        raise unpacked_error(record["error"])
+                    for key, answer in json.loads(record["answers"]).items():
+                        self._memory.remember(key, Completion(**answer))
+                    if not record["outcome"]:
+                        continue
+                    outcome = json.loads(record["outcome"])
+                    done(record["split"], Outcome(**outcome | {"refused": tuple(outcome["refused"])}))
         except RayError as error:
             raise TeacherError(
                 f"the Ray workers stopped ({type(error).__name__}); nothing is lost, and the same command goes on"

@@ -18,6 +18,7 @@ from ray.exceptions import RayError
 from clsgen_dist.config.assess import AssessConfig
 from clsgen_dist.errors import ClsGenError
 from clsgen_dist.orchestrate.ray_train import ray_cluster
+from clsgen_dist.orchestrate.records import closed_at_the_end
 from clsgen_dist.orchestrate.sent_home import packed_error, unpacked_error
 from clsgen_dist.predict.crew import Crew, Heard, Job, LocalCrew, Window
 from clsgen_dist.predict.parts import plain
@@ -67,12 +68,13 @@ class RayCrew:
                 num_cpus=self._cpus_per_worker,
                 num_gpus=1 if use_gpu else 0,
             )
-            for record in told.iter_rows():
-                if record["error"]:
-                    raise unpacked_error(record["error"])
-                found = {int(n): Prediction(**values) for n, values in json.loads(record["found"]).items()}
-                heard(record["number"], Answered(found, frozenset()))
-                heard(record["number"], None)
+            with closed_at_the_end(told.iter_rows()) as records:
+                for record in records:
+                    if record["error"]:
+                        raise unpacked_error(record["error"])
+                    found = {int(n): Prediction(**values) for n, values in json.loads(record["found"]).items()}
+                    heard(record["number"], Answered(found, frozenset()))
+                    heard(record["number"], None)
         except RayError as error:
             raise ClsGenError(
                 f"the Ray workers stopped ({type(error).__name__}); what is finished is kept, and the same command "
