@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import training  # noqa: E402
+from benchmarks.job import ROWS_A_STEP  # noqa: E402
 from benchmarks.peers import make_environment  # noqa: E402
 from benchmarks.rows import prompts, read_texts, tokenize  # noqa: E402
 
@@ -59,7 +60,7 @@ def main() -> None:
     parser.add_argument("--zero", default="ds_configs/zero2_cpu.json", help="ZeRO settings of our side")
     settings = parser.parse_args()
     started = time.perf_counter()
-    rows = tokenize(read_texts("esnli", (1 + settings.steps) * training.ROWS_A_STEP), settings.backbone)
+    rows = tokenize(read_texts("esnli", (1 + settings.steps) * ROWS_A_STEP), settings.backbone)
     sides = training.sides_of(settings.zero, 4096, "padded")
     measured: dict[str, training.Measured] = {}
     for number in range(settings.rounds):

@@ -1,4 +1,4 @@
-"""One side of a training benchmark, in a process of its own: ours, TRL's SFTTrainer, or a plain HF Trainer.
+"""One side of a benchmark, in a process of its own: ours, TRL's SFTTrainer, a plain HF Trainer, or one that predicts.
 
     python benchmarks/side.py SIDE JOB.json RESULT.json
 
@@ -12,67 +12,16 @@ from __future__ import annotations
 import json
 import resource
 import sys
-import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
 import clsgen_dist.accelerator  # noqa: F401 - before transformers, which looks for GPUs
-
-ROWS_A_STEP = 16
-
-
-class Clock:
-    """Wall and processor seconds of steps."""
-
-    def __init__(self, num_warm: int) -> None:
-        self.wall: list[float] = []
-        self.cpu: list[float] = []
-        self.losses: list[float] = []
-        self._num_warm, self._num_seen = num_warm, 0
-        self.start()
-
-    def start(self) -> None:
-        self._wall, self._cpu = time.perf_counter(), _cpu_seconds()
-
-    def stop(self) -> None:
-        self._num_seen += 1
-        if self._num_seen > self._num_warm:
-            self.wall.append(time.perf_counter() - self._wall)
-            self.cpu.append(_cpu_seconds() - self._cpu)
-        self.start()
-
-
-def _cpu_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
-
-
-class Job(NamedTuple):
-    """What a side is asked to do.
-
-    Attributes:
-        rows: token ids `prompt` and `completion`, and `label`, in the order in which they are trained on.
-        backbone: folder of the model.
-        precision: bf16 or fp32.
-        num_warm, num_timed: steps.
-        options: of the side: `zero` and `token_budget` of ours, `layout` of TRL.
-    """
-
-    rows: list[dict[str, Any]]
-    backbone: str
-    precision: str
-    num_warm: int
-    num_timed: int
-    options: dict[str, Any]
-
-
-#: The same adapter on every side.
-LORA = {"rank": 16, "alpha": 32.0, "targets": "all-linear"}
-LEARNING_RATE = 2e-4
+from benchmarks.job import LEARNING_RATE, LORA, ROWS_A_STEP, Clock, Job
+from benchmarks.side_predict import predict_ours, predict_pipeline
 
 
 def train_ours(job: Job, clock: Clock) -> None:
@@ -255,61 +204,6 @@ def train_naive(job: Job, clock: Clock) -> None:
         callbacks=[_clocked(clock)],
     )
     trainer.train()
-
-
-def predict_ours(job: Job, clock: Clock) -> None:
-    """Probabilities by the predictor, of a bundle that was written from the untrained model."""
-    import tempfile
-
-    import numpy as np
-
-    from clsgen_dist.bundle import load_bundle, write_bundle
-    from clsgen_dist.config.run import build_config
-    from clsgen_dist.config.source import ConfigSource
-    from clsgen_dist.model.build import DTYPES, build_model
-    from clsgen_dist.predict.predictor import Predictor
-    from clsgen_dist.records import Row
-
-    tree = {
-        "run": {"name": "bench"},
-        "task": job.options["task"],
-        "data": {"train": "none.jsonl", "max_prompt_tokens": 1024},
-        "model": {"name_or_path": job.backbone, "lora": {"rank": LORA["rank"], "alpha": LORA["alpha"]}},
-        "train": {
-            "precision": job.precision,
-            "deepspeed": str(Path(__file__).resolve().parents[1] / "ds_configs" / "zero3_bf16.json"),
-        },
-    }
-    config = build_config(ConfigSource(tree=tree, places={(): "bench"}))
-    model = build_model(config.model, job.backbone, 2, dtype=DTYPES[job.precision], seed=0)
-    weights = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
-    rows = [Row(id=str(n), text=row["text"], label=None, explanation=None) for n, row in enumerate(job.rows)]
-    with tempfile.TemporaryDirectory() as scratch:
-        write_bundle(Path(scratch) / "bundle", config, job.backbone, weights, np.zeros(0, dtype=np.uint64))
-        bundle = load_bundle(Path(scratch) / "bundle", device=torch.device("cpu"))
-        predictor = Predictor(bundle, job.options["token_budget"], 1, torch.device("cpu"))
-        for _ in range(job.num_warm + job.num_timed):
-            clock.start()
-            predictor.predict(rows, num_explained=0)
-            clock.stop()
-
-
-def predict_pipeline(job: Job, clock: Clock) -> None:
-    """pipeline("text-classification") on a sequence classifier, batches of 16, the same prompts."""
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
-
-    dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[job.precision]
-    tokenizer = AutoTokenizer.from_pretrained(job.backbone)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    model = AutoModelForSequenceClassification.from_pretrained(job.backbone, num_labels=2, dtype=dtype)
-    model.config.pad_token_id = tokenizer.pad_token_id
-    classify = pipeline("text-classification", model=model, tokenizer=tokenizer, batch_size=ROWS_A_STEP)
-    texts = [row["prompt_text"] for row in job.rows]
-    for _ in range(job.num_warm + job.num_timed):
-        clock.start()
-        classify(texts, top_k=None)
-        clock.stop()
 
 
 SIDES = {

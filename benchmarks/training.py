@@ -27,11 +27,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.job import ROWS_A_STEP  # noqa: E402
 from benchmarks.peers import environment_of_sides, make_environment  # noqa: E402
 from benchmarks.rows import read_texts, tokenize  # noqa: E402
 
 OUT = ROOT / "benchmarks" / "out"
-ROWS_A_STEP = 16
 PACKAGES = ("torch", "deepspeed", "transformers", "peft", "trl", "accelerate")
 
 

@@ -241,17 +241,19 @@ def leads() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def main(usage: str, run: Callable[[list[str]], None]) -> None:
+def main(usage: str, run: Callable[[list[str]], None], *, has_settings: bool = True) -> None:
     """Runs a launcher: `--help`, errors as one message, exit codes.
 
     Args:
         usage: what the launcher does and how it is called; its docstring.
         run: takes the words of the command line.
+        has_settings: whether settings of a run configuration may be among them.
     """
     quiet_console()
     words = sys.argv[1:]
     if not words or "--help" in words or "-h" in words:
-        print(f"{usage.strip()}\n\nSettings of the configuration, each also an override:\n\n{help_text()}")
+        settings = f"\n\nSettings of the configuration, each also an override:\n\n{help_text()}"
+        print(usage.strip() + (settings if has_settings else ""))
         sys.exit(0 if words else UNUSABLE)
     try:
         run(words)

@@ -28,4 +28,4 @@ def run(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    launch.main(__doc__, run)
+    launch.main(__doc__, run, has_settings=False)

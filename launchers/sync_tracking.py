@@ -3,7 +3,7 @@
 python launchers/sync_tracking.py --run runs/demo [--tracking.uri http://HOST:5000]
 
 The run must have ended. What is there already is not sent again, so the command can be repeated; another address gets
-everything. For a comparison, --run is OUTPUT_DIR/NAME/compare. Of the settings below, tracking.uri counts.
+everything. For a comparison, --run is OUTPUT_DIR/NAME/compare.
 """
 
 import sys
@@ -25,4 +25,4 @@ def run(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    launch.main(__doc__, run)
+    launch.main(__doc__, run, has_settings=False)

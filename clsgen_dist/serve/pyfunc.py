@@ -49,6 +49,8 @@ class BundleModel(PythonModel):
     """Answers rows of a data frame with columns `text` and perhaps `id`."""
 
     _answerer: Answerer | None = None
+    #: MLflow would ask for type hints, aloud; the signature is given when a bundle is registered.
+    _skip_type_hint_validation = True
 
     def load_context(self, context: Any) -> None:
         """Loads the bundle. Raises BundleError."""

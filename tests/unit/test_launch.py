@@ -18,7 +18,9 @@ from clsgen_dist.records import PredictRequest
 from tests.support.tiny import ROOT, tiny_config
 
 TRAINERS = ("train.py", "ray_train.py", "plan.py")
-LAUNCHERS = (*TRAINERS, "predict.py", "verbalize.py", "calibrate.py", "evaluate.py", "sync_tracking.py")
+LAUNCHERS = (*TRAINERS, "predict.py", "verbalize.py", "calibrate.py", "evaluate.py")
+#: They take options of their own and no setting of a run.
+WITHOUT_SETTINGS = ("sync_tracking.py", "register.py", "serve.py")
 HEAVY = ("torch", "transformers", "deepspeed", "ray", "mlflow", "peft", "datasets", "pyarrow")
 
 
@@ -142,6 +144,15 @@ def test_no_words_give_help_and_exit_code_2(place: Path, launcher: str) -> None:
     assert code == 2
     assert "--train.learning_rate" in printed
     assert heavy == set()
+
+
+@pytest.mark.parametrize("launcher", WITHOUT_SETTINGS)
+def test_help_lists_no_setting_that_is_refused(place: Path, launcher: str) -> None:
+    for words, expected in ((["--help"], 0), ([], 2)):
+        code, printed, complained, heavy = launch(launcher, words, place)
+        assert (code, complained, heavy) == (expected, "", set())
+        assert f"launchers/{launcher}" in printed
+        assert "--train." not in printed
 
 
 @pytest.mark.parametrize(
