@@ -24,7 +24,6 @@ from clsgen_dist.explain.memory import Outcome, TeacherMemory
 from clsgen_dist.explain.teachers import make_chat_explainer
 from clsgen_dist.explain.watch import Watch
 from clsgen_dist.orchestrate.ray_train import ray_cluster
-from clsgen_dist.orchestrate.records import closed_at_the_end
 from clsgen_dist.orchestrate.sent_home import packed_error, unpacked_error
 from clsgen_dist.records import Row
 
@@ -69,6 +68,7 @@ class RayCrew:
         # Blocks lie ready: a task that read them would wait for a CPU, and the actors may hold them all.
         size = min(2 * explain.batch_size, -(-len(jobs) // (explain.num_workers or 1)))
         blocks = [_table_of(jobs[start : start + size]) for start in range(0, len(jobs), size)]
+        failure: ClsGenError | None = None
         try:
             told = ray.data.from_arrow(blocks).map_batches(
                 _Worker,
@@ -78,20 +78,24 @@ class RayCrew:
                 num_cpus=self._config.ray.cpus_per_worker,
                 num_gpus=1 if use_gpu else 0,
             )
-            with closed_at_the_end(told.iter_rows()) as records:
-                for record in records:
-                    if record["error"]:
-                        raise unpacked_error(record["error"])
-                    for key, answer in json.loads(record["answers"]).items():
-                        self._memory.remember(key, Completion(**answer))
-                    if not record["outcome"]:
-                        continue
-                    outcome = json.loads(record["outcome"])
-                    done(record["split"], Outcome(**outcome | {"refused": tuple(outcome["refused"])}))
+            # Read to the end after a fault, too: threads of Ray Data that still make rows would end this process,
+            # without a word, once the cluster is shut down. An actor with a fault does no more work.
+            for record in told.iter_rows():
+                if record["error"]:
+                    failure = failure or unpacked_error(record["error"])
+                    continue
+                for key, answer in json.loads(record["answers"]).items():
+                    self._memory.remember(key, Completion(**answer))
+                if not record["outcome"]:
+                    continue
+                outcome = json.loads(record["outcome"])
+                done(record["split"], Outcome(**outcome | {"refused": tuple(outcome["refused"])}))
         except RayError as error:
             raise TeacherError(
                 f"the Ray workers stopped ({type(error).__name__}); nothing is lost, and the same command goes on"
             ) from None
+        if failure is not None:
+            raise failure
 
 
 class _Worker:

@@ -18,7 +18,6 @@ from ray.exceptions import RayError
 from clsgen_dist.config.assess import AssessConfig
 from clsgen_dist.errors import ClsGenError
 from clsgen_dist.orchestrate.ray_train import ray_cluster
-from clsgen_dist.orchestrate.records import closed_at_the_end
 from clsgen_dist.orchestrate.sent_home import packed_error, unpacked_error
 from clsgen_dist.predict.crew import Crew, Heard, Job, LocalCrew, Window
 from clsgen_dist.predict.parts import plain
@@ -58,6 +57,7 @@ class RayCrew:
         ray.data.DataContext.get_current().enable_progress_bars = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         use_gpu = bool(ray.cluster_resources().get("GPU", 0))
+        failure: ClsGenError | None = None
         try:
             # Blocks lie ready, one a window: a task that read them would wait for a CPU, and the actors may hold all.
             told = ray.data.from_arrow([_table_of(window) for window in windows]).map_batches(
@@ -68,18 +68,22 @@ class RayCrew:
                 num_cpus=self._cpus_per_worker,
                 num_gpus=1 if use_gpu else 0,
             )
-            with closed_at_the_end(told.iter_rows()) as records:
-                for record in records:
-                    if record["error"]:
-                        raise unpacked_error(record["error"])
-                    found = {int(n): Prediction(**values) for n, values in json.loads(record["found"]).items()}
-                    heard(record["number"], Answered(found, frozenset()))
-                    heard(record["number"], None)
+            # Read to the end after a fault, too: threads of Ray Data that still make rows would end this process,
+            # without a word, once the cluster is shut down. An actor with a fault does no more work.
+            for record in told.iter_rows():
+                if record["error"]:
+                    failure = failure or unpacked_error(record["error"])
+                    continue
+                found = {int(n): Prediction(**values) for n, values in json.loads(record["found"]).items()}
+                heard(record["number"], Answered(found, frozenset()))
+                heard(record["number"], None)
         except RayError as error:
             raise ClsGenError(
                 f"the Ray workers stopped ({type(error).__name__}); what is finished is kept, and the same command "
                 "goes on"
             ) from None
+        if failure is not None:
+            raise failure
 
 
 class _Worker:
