@@ -20,6 +20,7 @@ import torch
 from ray.train import CheckpointConfig, FailureConfig, ScalingConfig
 from ray.train import RunConfig as RayRunConfig
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from clsgen_dist.config.passed_on import TO_WORKERS, kept_by_own_cluster
 from clsgen_dist.config.run import RunConfig, leaves
@@ -113,7 +114,9 @@ def run_on_ray(config: RunConfig, rank_main: RankMain, listener: Listener, stop:
     Raises:
         ClsGenError: the error that a worker met; it is not tried again.
     """
-    relay = _Relay.remote()  # type: ignore[attr-defined]
+    # On the driver's own node: left to Ray it may stand on any, and a node that is lost would take the run with it.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    relay = _Relay.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
     use_gpu = bool(ray.cluster_resources().get("GPU", 0))
     most = config.train.num_workers
     trainer = TorchTrainer(
