@@ -7,6 +7,7 @@ Every rank walks the whole of `run_rank`; rank 0 writes, tracks and shows.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -26,7 +27,9 @@ from clsgen_dist.config.run import RunConfig
 from clsgen_dist.data.tokens import TokenizedSplit
 from clsgen_dist.engine.collectives import Ranks
 from clsgen_dist.engine.deepspeed import start_distributed
-from clsgen_dist.errors import ClsGenError, Interrupted
+from clsgen_dist.errors import CheckpointError, ClsGenError, Interrupted
+from clsgen_dist.home import Home
+from clsgen_dist.mirror import kept_alike, mirror_of
 from clsgen_dist.observe import RunObserver, Unobserved, note_training, open_tracker, peak_memory_mib
 from clsgen_dist.prepare import backbone_place, prepare
 from clsgen_dist.progress import Event, Listener, silent
@@ -34,7 +37,6 @@ from clsgen_dist.release import calibrate, evaluate_split
 from clsgen_dist.stopping import StopRequest, heeding_signals
 from clsgen_dist.tracking.mlflow import MlflowTracker
 from clsgen_dist.train.heartbeat import heartbeat
-from clsgen_dist.train.storage import check_storage
 from clsgen_dist.worker import keep_untrained, train_bundle
 
 
@@ -54,7 +56,7 @@ def run_launched(config: RunConfig, listener: Listener) -> RunFolder:
         stop = held.enter_context(heeding_signals(config.train.stop_grace_seconds))
         ranks = start_distributed(config.train.collective_timeout_seconds)
         _led(ranks, lambda: held.enter_context(claimed(config.folder)))
-        check_storage(config.folder, ranks)
+        Home(config, ranks).check()
         _led(ranks, lambda: _prepare(config, listener))
         run_rank(config, RunFolder(config.folder), listener, stop)
     return RunFolder(config.folder)
@@ -74,10 +76,12 @@ def _led(ranks: Ranks, call: Callable[[], Any]) -> None:
 
 
 def _prepare(config: RunConfig, listener: Listener) -> RunFolder:
+    """Makes the run folder ready, here and in its object store where it has one."""
     if "judge" in config.evaluate.readers:
         check_endpoint(config.evaluate.judge)  # now, not after hours of training
     listener(Event("prepare rows", 0, 1))
-    folder = prepare(config, listener)
+    with kept_alike(mirror_of(config)):
+        folder = prepare(config, listener)
     listener(Event("prepare rows", 1, 1))
     return folder
 
@@ -108,12 +112,15 @@ def run_with_ray(config: RunConfig, listener: Listener, *, is_trained: bool = Tr
         folder = _prepare(config, listener)
         listener(Event("start workers", config.train.num_workers, config.train.num_workers))
         run_on_ray(config, _ray_rank if is_trained else _untrained_ray_rank, listener, stop)
+        mirror = mirror_of(config)
+        if mirror is not None:
+            mirror.pull()  # what the workers wrote on their nodes
     return folder
 
 
 def _ray_rank(values: dict[str, Any], listener: Listener, stop: StopRequest) -> None:
     config = RunConfig.model_validate(values)
-    check_storage(config.folder, start_distributed(config.train.collective_timeout_seconds))
+    Home(config, start_distributed(config.train.collective_timeout_seconds)).check()
     run_rank(config, RunFolder(config.folder), listener, stop, tell=_to_driver(listener))
 
 
@@ -151,28 +158,39 @@ def run_rank(
     """Train, calibrate and evaluate, as one rank of a group, in a run folder that is prepared."""
     use_threads(config)
     ranks = start_distributed(config.train.collective_timeout_seconds)
+    home = Home(config, ranks)
     attempt = folder.path / f".signs-{ranks.from_leader(uuid.uuid4().hex[:8])}"
-    with heartbeat(attempt, ranks.rank, ranks.world_size, config.train.hang_seconds, tell):
+    with heartbeat(attempt, ranks.rank, home.mates, config.train.hang_seconds, tell):
+        home.bring()
         if ranks.leads:
-            _lead(config, folder, ranks, listener, stop, is_trained)
+            _lead(config, folder, ranks, home, listener, stop, is_trained)
         else:
-            _stages(config, folder, ranks, None, silent, stop, is_trained)
+            _stages(config, folder, ranks, home, None, silent, stop, is_trained)
 
 
 def _lead(
-    config: RunConfig, folder: RunFolder, ranks: Ranks, listener: Listener, stop: StopRequest, is_trained: bool
+    config: RunConfig,
+    folder: RunFolder,
+    ranks: Ranks,
+    home: Home,
+    listener: Listener,
+    stop: StopRequest,
+    is_trained: bool,
 ) -> None:
     """What rank 0 does: the stages, and their tracking."""
     tracker = open_tracker(config, folder)
     status = "FAILED"
     try:
-        _stages(config, folder, ranks, tracker, listener, stop, is_trained)
+        home.keep()  # which MLflow run it is, should this node be lost
+        _stages(config, folder, ranks, home, tracker, listener, stop, is_trained)
         status = "FINISHED"
     except Interrupted:
         status = "KILLED"
         raise
     finally:
         tracker.close(status)
+        with contextlib.suppress(CheckpointError) if status != "FINISHED" else contextlib.nullcontext():
+            home.keep()
 
 
 def use_threads(config: RunConfig) -> None:
@@ -186,6 +204,7 @@ def _stages(
     config: RunConfig,
     folder: RunFolder,
     ranks: Ranks,
+    home: Home,
     tracker: MlflowTracker | None,
     listener: Listener,
     stop: StopRequest,
@@ -193,9 +212,10 @@ def _stages(
 ) -> None:
     stop.check()
     if is_trained:
-        _train(config, folder, ranks, tracker, listener, stop)
+        _train(config, folder, ranks, home, tracker, listener, stop)
     else:
         keep_untrained(config, folder, backbone_place(config, folder), ranks)
+    home.share()
     trust = config.model.trust_remote_code
     bundle = load_bundle(folder.bundle, device=ranks.device, trust_remote_code=trust)
     bundle = calibrate(config, folder, bundle, ranks, listener)
@@ -209,6 +229,7 @@ def _train(
     config: RunConfig,
     folder: RunFolder,
     ranks: Ranks,
+    home: Home,
     tracker: MlflowTracker | None,
     listener: Listener,
     stop: StopRequest,
@@ -225,6 +246,7 @@ def _train(
             observer,
             lambda message: listener(Event("checkpoint", 1, 1, message)),
             stop,
+            home.checkpoints(),
         )
     finally:
         if ranks.leads and not stood:

@@ -81,10 +81,10 @@ def job_command(request: SubmitRequest, checkout: Path, environment: dict[str, s
 
 def _check_paths(config: RunConfig, upload: Upload) -> None:
     """The job stands in a copy of what is uploaded, on one node, which is gone when it ends."""
-    if not Path(config.run.output_dir).is_absolute():
+    if config.run.storage is None and not Path(config.run.output_dir).is_absolute():
         raise ConfigError(
             f"run.output_dir {config.run.output_dir} is relative: the job's folder is one node's and is not kept; give "
-            "the path of a folder that every node sees"
+            "the path of a folder that every node sees, or an object store in run.storage"
         )
     data = config.data
     named = {f"data.{name}": getattr(data, name) for name in ("train", "validation", "calibration", "test")}

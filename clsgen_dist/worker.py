@@ -27,6 +27,7 @@ from clsgen_dist.engine.collectives import Ranks, agreed_signal
 from clsgen_dist.engine.deepspeed import Engine, partitioned_loading
 from clsgen_dist.engine.ds_config import full_ds_config
 from clsgen_dist.engine.loading import load_newest
+from clsgen_dist.engine.places import Place, SharedFolder
 from clsgen_dist.errors import BundleError, Interrupted
 from clsgen_dist.model.build import DTYPES, build_model, check_causal, parameter_groups
 from clsgen_dist.objective import Weights, class_weights
@@ -56,11 +57,12 @@ def train_bundle(
     events: Events,
     warn: Callable[[str], None] = lambda message: None,
     stop: StopRequest | None = None,
+    place: Place | None = None,
 ) -> None:
     """Trains, or goes on training, and writes a verified bundle. All ranks call it.
 
     A bundle that stands is left as it is: the run was trained to the end before. `warn` hears on rank 0 of checkpoints
-    that were passed over or could not be written.
+    that were passed over or could not be written. `place` is that of the checkpoints, by default the run folder.
 
     Raises:
         Interrupted: a rank was asked to stop; a checkpoint of the last step stands.
@@ -75,8 +77,9 @@ def train_bundle(
     interval = schedule.validation_interval(config.train, num_steps)
     weights = _loss_weights(config, split)
     general = open_general_text(config, folder.tokens("general"), base, ranks)
+    place = place or SharedFolder(folder.checkpoints, ranks)
     writer = CheckpointWriter(
-        folder.checkpoints,
+        place,
         ranks,
         keep=config.train.keep_checkpoints,
         background=config.checkpoint.background,
@@ -85,7 +88,7 @@ def train_bundle(
     )
     stop = stop or StopRequest()
     with _engine(config, folder, base, ranks) as engine, stop.held():
-        state = _state_to_go_on_from(engine, ranks, folder, warn)
+        state = _state_to_go_on_from(engine, ranks, folder, place, warn)
         if config.train.dry_batch and state.step < num_steps:
             check_fits(
                 engine,
@@ -117,7 +120,7 @@ def train_bundle(
             num_steps,
             run_step=stepper.run,
             validate=lambda: _look(config, base, engine, ranks, looked_at, weights),
-            keep_best=lambda state, validation: keep_best(engine, ranks, folder.best, state, validation),
+            keep_best=lambda state, validation: keep_best(engine, ranks, folder.best, place, state, validation),
             save=lambda state: writer.save(engine, state.step, state.to_dict()),
             validation_due=lambda step: schedule.is_due(step, interval, num_steps),
             checkpoint_due=lambda step: schedule.is_due(step, config.train.checkpoint_steps, num_steps),
@@ -134,10 +137,12 @@ def train_bundle(
     ranks.barrier()
 
 
-def _state_to_go_on_from(engine: Engine, ranks: Ranks, folder: RunFolder, warn: Callable[[str], None]) -> TrainState:
+def _state_to_go_on_from(
+    engine: Engine, ranks: Ranks, folder: RunFolder, place: Place, warn: Callable[[str], None]
+) -> TrainState:
     """Weights, optimizer and best step of the newest whole checkpoint; the beginning where there is none."""
-    found = load_newest(engine, ranks, folder.checkpoints, warn)
-    return TrainState() if found is None else find_best(ranks, folder.best, TrainState(**found), warn)
+    found = load_newest(engine, ranks, place, warn)
+    return TrainState() if found is None else find_best(ranks, folder.best, place, TrainState(**found), warn)
 
 
 def _look(

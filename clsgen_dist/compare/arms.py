@@ -116,6 +116,11 @@ def load_comparison(
     base = _base(settings, source)
     apply_overrides(base, overrides)
     asked = build_config(copy.deepcopy(base))
+    if asked.run.storage is not None:
+        raise ConfigError(
+            f"{path}: run.storage {asked.run.storage}: arms read each other's folders, so a comparison stands in a "
+            "folder that all nodes see; give its path in run.output_dir, and leave run.storage out"
+        )
     folder = (Path(asked.run.output_dir) / settings.name).absolute()
     # Its own name is that of the comparison; everything else that it is called goes into the rows.
     for key, value in (("name", ROWS), ("output_dir", str(folder))):

@@ -10,7 +10,7 @@ HOW_ONLY = (*FREE_TO_CHANGE, "num_workers")
 
 #: Beginnings of the names of settings that may differ.
 _FREE = (
-    *("tracking.", "ray.", "verbalize.", "checkpoint.", "run.output_dir"),
+    *("tracking.", "ray.", "verbalize.", "checkpoint.", "run.output_dir", "run.storage"),
     *("train.num_workers", "train.cpu_threads", "train.collective", "train.on_nonfinite", "train.max_skipped_steps"),
     *("train.stop_grace_seconds", "train.hang_seconds", "train.dry_batch"),
     *(f"explain.{name}" for name in HOW_ONLY),
@@ -19,4 +19,7 @@ _FREE = (
 
 def changed_settings(config: RunConfig, before: RunConfig) -> list[str]:
     """Dotted names of the settings whose change makes it another run."""
-    return [key for key in differing_keys(config, before) if not key.startswith(_FREE)]
+    changed = [key for key in differing_keys(config, before) if not key.startswith(_FREE)]
+    if (config.run.storage is None) != (before.run.storage is None):
+        changed.append("run.storage")  # another store may hold the same run, a folder alone does not
+    return changed

@@ -46,7 +46,16 @@ class Run(Section):
     name: str = Field(
         description="name of the run; its folder is OUTPUT_DIR/NAME", pattern=r"^[A-Za-z0-9][\w.-]*$", max_length=128
     )
-    output_dir: str = Field("runs", description="folder that holds the run folders; shared by all nodes")
+    output_dir: str = Field(
+        "runs",
+        description="folder that holds the run folders; shared by all nodes, or with run.storage each node's own",
+    )
+    storage: str | None = Field(
+        None,
+        description="object store that holds the run folders where nodes share no folder, as s3://BUCKET/PREFIX or "
+        "gs://BUCKET/PREFIX; keys come from each node's environment or role",
+        pattern=r"^(s3|gs)://[^/?#@\s][^?#@\s]*$|^file:///[^?#\s]+$",
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="seed of everything that is drawn")
 
 

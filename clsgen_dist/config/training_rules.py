@@ -40,6 +40,13 @@ def _verdicts_nest(config: RunConfig) -> bool:
 
 TRAINING_RULES = (
     Rule(
+        ("run", "storage"),
+        "run.storage without tracking.uri, or with that of a database in a file",
+        "without a folder that nodes share, MLflow's database would be in the folder of one node; give the address of "
+        "an MLflow server in tracking.uri",
+        lambda c: c.run.storage is not None and (c.tracking.uri is None or c.tracking.uri.startswith("sqlite:")),
+    ),
+    Rule(
         ("data",),
         "data.train and data.vignettes both set, or neither",
         "rows come from one place: name a file or data set, or ask for the embedded vignettes",

@@ -11,54 +11,57 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import SafetensorError, safe_open
 
-from clsgen_dist.engine.checkpoint import altered_file, checkpoint_folders, fault_of, read_facts
 from clsgen_dist.engine.collectives import Ranks
 from clsgen_dist.engine.deepspeed import Engine
 from clsgen_dist.engine.fragments import Fragment
+from clsgen_dist.engine.manifest import read_facts
+from clsgen_dist.engine.places import Place
 from clsgen_dist.errors import CheckpointError
 
 
-def load_newest(engine: Engine, ranks: Ranks, folder: Path, warn: Callable[[str], None]) -> dict[str, Any] | None:
+def load_newest(engine: Engine, ranks: Ranks, place: Place, warn: Callable[[str], None]) -> dict[str, Any] | None:
     """Restores the newest whole checkpoint. All ranks call it.
 
     Args:
         engine: what is restored.
         ranks: the group, which need not be as large as the one that wrote it.
-        folder: the run's folder of checkpoints.
+        place: of the run's checkpoints.
         warn: hears on rank 0 of each checkpoint that is passed over, and why.
 
     Returns:
         The state of the loop at that step, or None where no checkpoint was ever written.
 
     Raises:
-        CheckpointError: on all ranks: there are checkpoints and none of them is whole, or it is of another model.
+        CheckpointError: on all ranks: there are checkpoints and none of them is whole, or it is of another model, or
+            the place cannot be read.
     """
-    found = ranks.from_leader(checkpoint_folders(folder)[::-1] if ranks.leads else None)
+    found, unreadable = ranks.from_leader(_found(place) if ranks.leads else None)
+    if unreadable is not None:
+        raise CheckpointError(f"{place.name}: cannot be read ({unreadable}); the same command goes on when it can")
     faults = []
-    for path in found:
-        fault = _fault_on_any_rank(path, ranks)
-        if fault is None:
-            return _load(engine, ranks, path)
+    for name in reversed(found):
+        path, fault = place.bring(name)
+        try:
+            if fault is None:
+                return _load(engine, ranks, path)
+        finally:
+            place.release()
         faults.append(fault)
         if ranks.leads:
             warn(f"passed over: {fault}")
     if faults:
         raise CheckpointError(
-            f"{folder}: no checkpoint is whole ({'; '.join(faults)}). Restore one from a copy, or remove the folder to "
-            "train from the beginning"
+            f"{place.name}: no checkpoint is whole ({'; '.join(faults)}). Restore one from a copy, or remove the "
+            "folder to train from the beginning"
         )
     return None
 
 
-def _fault_on_any_rank(path: Path, ranks: Ranks) -> str | None:
-    fault = ranks.from_leader(fault_of(path) if ranks.leads else None)
-    if fault is not None:
-        return str(fault)
+def _found(place: Place) -> tuple[list[str], str | None]:
     try:
-        own = altered_file(path, ranks.rank, ranks.world_size)
-    except (OSError, CheckpointError) as error:
-        own = f"{path.name}: cannot be read by rank {ranks.rank} ({error})"
-    return next((fault for fault in ranks.gather(own) if fault), None)
+        return place.found(), None
+    except OSError as error:
+        return [], error.strerror or str(error)
 
 
 def _load(engine: Engine, ranks: Ranks, path: Path) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from clsgen_dist.explain.memory import TeacherMemory
 from clsgen_dist.explain.rounds import Rounds
 from clsgen_dist.explain.teachers import SENTENCES, check_teacher, make_explainer, shown_prompts
 from clsgen_dist.explain.watch import Watch
+from clsgen_dist.mirror import kept_alike, mirror_of
 from clsgen_dist.progress import Listener
 from clsgen_dist.records import EXPLAINED_SPLITS
 from clsgen_dist.sources import gather_sources, read_sources
@@ -50,7 +51,7 @@ def explain_run(config: RunConfig, listener: Listener, hire: Hire | None = None)
         DataError: see `survey_splits`; or a source is a test split.
         TeacherError: the teacher cannot be reached any more, or the budget is spent; the same command goes on.
     """
-    with claimed(config.folder):
+    with claimed(config.folder), kept_alike(mirror_of(config)):
         return _explain_run(config, RunFolder(config.folder), listener, hire or hire_locally)
 
 

@@ -113,7 +113,7 @@ def _cpus(pod: Pod) -> float:
 def _retry_faults(place: str, config: RunConfig, group: Sequence[Pod]) -> Iterator[Fault]:
     """A new cluster goes on from a checkpoint in the run's folder: there must be one, and all pods must see it."""
     for pod in group:
-        if pod.is_ray_node and not _is_kept(pod, str(config.folder)):
+        if pod.is_ray_node and config.run.storage is None and not _is_kept(pod, str(config.folder)):
             yield Fault(
                 pod.place,
                 f"run.output_dir {config.run.output_dir} is in no volume that is kept; the run ends with the pod",

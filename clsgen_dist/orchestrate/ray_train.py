@@ -106,7 +106,7 @@ def run_on_ray(config: RunConfig, rank_main: RankMain, listener: Listener, stop:
     """Runs `rank_main` on every worker of a group.
 
     Args:
-        config: the run; its folder must be prepared and be seen by all nodes.
+        config: the run; its folder must be prepared, and be seen by all nodes or stand in run.storage.
         rank_main: what one rank does with the configuration, as plain values, a listener and a request to stop.
         listener: hears what rank 0 tells.
         stop: of this process; workers are told.
@@ -133,7 +133,7 @@ def run_on_ray(config: RunConfig, rank_main: RankMain, listener: Listener, stop:
         ),
         run_config=RayRunConfig(
             name=config.run.name,
-            storage_path=str(Path(config.run.output_dir).absolute() / ".ray"),
+            storage_path=f"{config.run.storage or Path(config.run.output_dir).absolute()}/.ray",
             failure_config=FailureConfig(max_failures=config.ray.max_failures),
             checkpoint_config=CheckpointConfig(),
             worker_runtime_env={  # type: ignore[call-arg]

@@ -17,9 +17,11 @@ from typing import Any
 import numpy as np
 from safetensors.torch import save_file
 
-from clsgen_dist.engine.checkpoint import complete_checkpoints, read_facts
 from clsgen_dist.engine.collectives import Ranks
 from clsgen_dist.engine.deepspeed import Engine
+from clsgen_dist.engine.manifest import complete_checkpoints, read_facts
+from clsgen_dist.engine.places import Place
+from clsgen_dist.errors import CheckpointError
 from clsgen_dist.train.state import TrainState
 from clsgen_dist.train.step import Validation
 
@@ -27,7 +29,9 @@ from clsgen_dist.train.step import Validation
 NUM_COMPARED = 64
 
 
-def keep_best(engine: Engine, ranks: Ranks, place: Path, state: TrainState, validation: Validation) -> None:
+def keep_best(
+    engine: Engine, ranks: Ranks, place: Path, checkpoints: Place, state: TrainState, validation: Validation
+) -> None:
     """Writes the trainable weights of this step, whole, and what they say of validation rows. All ranks call it."""
     weights = engine.trainable_state()
     if ranks.leads:
@@ -44,6 +48,7 @@ def keep_best(engine: Engine, ranks: Ranks, place: Path, state: TrainState, vali
         (staging / "state.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         _set_aside(place)
         os.replace(staging, place)
+        checkpoints.keep_best(place, state.step)
     ranks.barrier()
 
 
@@ -60,16 +65,30 @@ def _set_aside(place: Path) -> None:
             shutil.rmtree(folder)
 
 
-def find_best(ranks: Ranks, place: Path, state: TrainState, warn: Callable[[str], None]) -> TrainState:
+def find_best(
+    ranks: Ranks, place: Path, checkpoints: Place, state: TrainState, warn: Callable[[str], None]
+) -> TrainState:
     """Makes `place` the best step that a resumed state knows of. All ranks call it.
 
     Returns:
         The state; without a best step where its weights are gone, so that the next look at validation finds a new one.
+
+    Raises:
+        CheckpointError: on all ranks: the place of checkpoints cannot be read.
     """
+    failure: CheckpointError | None = None
     if ranks.leads:
-        state = _find(place, state, warn)
-    found: TrainState = ranks.from_leader(state)
-    return found
+        try:
+            if state.best_step >= 0:
+                checkpoints.find_best(place, state.best_step)
+            state = _find(place, state, warn)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            failure = CheckpointError(f"{checkpoints.name}: the best step so far cannot be read ({reason})")
+    told: tuple[TrainState, CheckpointError | None] = ranks.from_leader((state, failure))
+    if told[1] is not None:
+        raise told[1]
+    return told[0]
 
 
 def _find(place: Path, state: TrainState, warn: Callable[[str], None]) -> TrainState:

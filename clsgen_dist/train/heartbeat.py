@@ -13,7 +13,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,22 +67,24 @@ class Watch:
 
 @contextmanager
 def heartbeat(
-    folder: Path, rank: int, world_size: int, hang_seconds: float, tell: Callable[[str], None]
+    folder: Path, rank: int, mates: Sequence[int], hang_seconds: float, tell: Callable[[str], None]
 ) -> Iterator[None]:
     """Gives signs of life while the block runs, and ends this process where a neighbour has stopped to.
 
     Args:
-        folder: on a file system that all ranks share; made where it is absent. Of one attempt alone.
-        rank, world_size: of this process.
+        folder: which all mates see; made where it is absent. Of one attempt alone.
+        rank: of this process.
+        mates: ranks that see the folder, this one included, in order.
         hang_seconds: without a sign for so long a rank counts as hanging.
         tell: gets the message, once, before the process ends.
     """
-    if world_size == 1:
+    if len(mates) == 1:
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
     ended = threading.Event()
-    neighbours = sorted({(rank + away) % world_size for away in range(1, _NUM_WATCHED + 1)} - {rank})
+    own = mates.index(rank)
+    neighbours = sorted({mates[(own + away) % len(mates)] for away in range(1, _NUM_WATCHED + 1)} - {rank})
     watches = {peer: Watch(folder / str(peer), hang_seconds) for peer in neighbours}
 
     def beat() -> None:

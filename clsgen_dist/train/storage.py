@@ -1,4 +1,4 @@
-"""Whether all ranks see one storage, tried before anything heavy is loaded."""
+"""Whether all ranks see one folder or object store, tried before anything heavy is loaded."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from clsgen_dist.engine.collectives import Ranks
 from clsgen_dist.errors import ConfigError
+from clsgen_dist.objects import Objects, reason
 
 #: Network file systems show a new file to other nodes after some seconds.
 _PATIENCE_SECONDS = 10.0
@@ -49,6 +50,40 @@ def check_storage(folder: Path, ranks: Ranks, *, patience_seconds: float = _PATI
         raise ConfigError(
             f"run.output_dir {folder.parent} is not one folder that all nodes see and may write to ({told}); give the "
             "path of a shared file system"
+        )
+
+
+def check_objects(objects: Objects, ranks: Ranks) -> None:
+    """Each rank writes a small object and reads those of all others. All ranks call it, a single one too.
+
+    Args:
+        objects: of the run.
+        ranks: the group.
+
+    Raises:
+        ConfigError: a rank cannot write or read there; on all ranks alike.
+    """
+    probe = objects.below(f".probe-{ranks.from_leader(uuid.uuid4().hex[:8])}")
+    own, problem = str(ranks.rank), None
+    try:
+        probe.write(own, own.encode())
+    except OSError as error:
+        problem = f"cannot write there ({reason(error)})"
+    wrote = ranks.gather(problem)
+    if not any(wrote):
+        try:
+            unseen = [rank for rank in range(ranks.world_size) if probe.read(str(rank)) != str(rank).encode()]
+            problem = f"does not see what rank {unseen[0]} wrote" if unseen else None
+        except OSError as error:
+            problem = f"cannot read there ({reason(error)})"
+    found = ranks.gather((problem, socket.gethostname()))
+    with contextlib.suppress(OSError):
+        probe.delete(own)
+    told = "; ".join(f"rank {n} on {host}: {problem}" for n, (problem, host) in enumerate(found) if problem)
+    if told:
+        raise ConfigError(
+            f"run.storage {objects.uri}: not all nodes can use it ({told}); see that the bucket exists and that each "
+            "node has keys or a role, and the region, for it"
         )
 
 

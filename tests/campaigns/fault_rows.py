@@ -18,7 +18,7 @@ import psutil
 
 from clsgen_dist.config.folder import RunFolder
 from clsgen_dist.config.run import RunConfig
-from clsgen_dist.engine.checkpoint import complete_checkpoints
+from clsgen_dist.engine.manifest import complete_checkpoints
 from tests.campaigns import fault_runs as runs
 from tests.campaigns.fault_report import Case
 from tests.integration.test_stopping import signalled_on_rank

@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 
 from clsgen_dist.config.folder import RunFolder
 from clsgen_dist.config.run import RunConfig
-from clsgen_dist.engine.checkpoint import complete_checkpoints
 from clsgen_dist.engine.deepspeed import start_distributed
+from clsgen_dist.engine.manifest import complete_checkpoints
+from clsgen_dist.engine.places import SharedFolder
 from clsgen_dist.errors import ClsGenError
 from clsgen_dist.train.best import find_best
 from clsgen_dist.train.state import TrainState
@@ -270,4 +271,5 @@ def test_the_best_step_of_a_checkpoint_is_found_again(two_ranks: RankPool, tmp_p
 def find_on_rank(config: RunConfig, state: TrainState) -> tuple[TrainState, list[str]]:
     told: list[str] = []
     ranks = start_distributed(TIMEOUT_SECONDS)
-    return find_best(ranks, RunFolder(config.folder).best, state, told.append), told
+    folder = RunFolder(config.folder)
+    return find_best(ranks, folder.best, SharedFolder(folder.checkpoints, ranks), state, told.append), told

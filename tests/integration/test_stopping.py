@@ -11,7 +11,7 @@ import pytest
 
 from clsgen_dist.config.folder import RunFolder
 from clsgen_dist.config.run import RunConfig
-from clsgen_dist.engine.checkpoint import complete_checkpoints
+from clsgen_dist.engine.manifest import complete_checkpoints
 from clsgen_dist.errors import Interrupted
 from clsgen_dist.pipeline import run_launched
 from clsgen_dist.progress import Event

@@ -168,6 +168,16 @@ def test_a_folder_of_another_run_names_the_settings(tmp_path: Path) -> None:
     assert "choose another run.name" in message
 
 
+def test_a_run_of_a_folder_does_not_become_one_of_a_store(tmp_path: Path) -> None:
+    """Its checkpoints stand in the folder alone; from one store to a copy of it elsewhere is another matter."""
+    prepare(tiny_config(tmp_path))
+    tracked = {"tracking.uri": "http://127.0.0.1:9", "run.storage": f"file://{tmp_path}/store"}
+    assert "(differs in run.storage)" in refused(tiny_config(tmp_path, **tracked), ConfigError)
+    stored = tiny_config(tmp_path, **{**tracked, "run.name": "stored"})
+    prepare(stored)
+    prepare(tiny_config(tmp_path, **{**tracked, "run.name": "stored", "run.storage": f"file://{tmp_path}/other"}))
+
+
 def test_a_changed_file_of_rows(tmp_path: Path) -> None:
     prepare(tiny_config(tmp_path))
     write_jsonl(tmp_path / "rows.jsonl", tiny_rows(81))

@@ -103,6 +103,15 @@ def test_command(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert command[place + 1 :] == own
 
 
+def test_a_run_in_an_object_store_needs_no_folder_that_nodes_share(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(checkout)
+    stored = ("--run.storage", "s3://runs/x", "--tracking.uri", "http://mlflow:5000")
+    words = [*ADDRESS, "--config", "examples/demo.yaml", "--run.output_dir", "runs", *stored]
+    assert submit_request(words, checkout).overrides[-4:] == stored
+
+
 @pytest.mark.parametrize("name", ["HF_TOKEN", "OPENAI_API_KEY", "MLFLOW_TRACKING_PASSWORD", "aws_secret_access_key"])
 def test_secrets_are_not_sent(name: str) -> None:
     with pytest.raises(ConfigError, match="stands in the Ray dashboard"):

@@ -115,6 +115,11 @@ def test_words_of_the_command_line_reach_the_base_and_the_files_overrides_come_b
     assert comparison.folder == tmp_path / "other" / "cmp"
 
 
+def test_a_comparison_stands_in_a_folder_and_not_in_a_store(file: Path) -> None:
+    words = ("--run.storage", "s3://runs/x", "--tracking.uri", "http://127.0.0.1:9")
+    assert "run.storage s3://runs/x: arms read each other's folders" in refused(file, *words)
+
+
 def test_mlflow_is_where_a_run_of_the_base_would_have_it(tmp_path: Path) -> None:
     base = tiny_config(tmp_path, **{"tracking.uri": None}).model_dump(mode="json")
     comparison = load_comparison(str(written(tmp_path, base=base, arms=TWO_ARMS)))

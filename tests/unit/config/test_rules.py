@@ -34,6 +34,7 @@ JUDGED = [
 
 #: One case a rule, in the order of RULES: overrides that break it, and the key that the message points at.
 CASES = (
+    (["--run.storage", "s3://runs"], "run.storage"),
     (["--data.train", "null"], "data.train"),
     ([*VIGNETTES, "--data.test", "rows.jsonl"], "data.vignettes"),
     ([*VIGNETTES, "--task.labels", "[a, b, c]"], "data.vignettes"),

@@ -1,4 +1,4 @@
-"""Checkpoints as plain files: what is written, what is kept, and what is never loaded."""
+"""Checkpoints in a folder and in an object store: what is written, what is kept, and what is never loaded."""
 
 from __future__ import annotations
 
@@ -11,13 +11,37 @@ from typing import Any
 import pytest
 import torch
 
-from clsgen_dist.engine.checkpoint import CheckpointWriter, complete_checkpoints
+from clsgen_dist.engine.checkpoint import CheckpointWriter
 from clsgen_dist.engine.collectives import Ranks
 from clsgen_dist.engine.fragments import PARTS, Fragment
 from clsgen_dist.engine.loading import load_newest
+from clsgen_dist.engine.manifest import complete_checkpoints
+from clsgen_dist.engine.object_place import ObjectPlace
+from clsgen_dist.engine.places import Place, SharedFolder
 from clsgen_dist.errors import CheckpointError
+from clsgen_dist.objects import Objects
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
+
+#: Set by the fixture: each test runs with both, and a store that is a folder can be damaged as a folder can.
+PLACE: dict[str, Callable[[Path], Place]] = {}
+
+
+@pytest.fixture(autouse=True, params=["folder", "objects"])
+def _kind_of_place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> None:
+    def folder(path: Path) -> Place:
+        return SharedFolder(path, ALONE)
+
+    def objects(path: Path) -> Place:
+        node = tmp_path_factory.mktemp("node")  # another one each time: what is not in the store is lost
+        return ObjectPlace(Objects(f"file://{path}"), node, ALONE, [0], lambda: None)
+
+    PLACE["of"] = {"folder": folder, "objects": objects}[request.param]
+
+
+def names(folder: Path) -> set[str]:
+    """What stands in a folder and has files in it."""
+    return {path.relative_to(folder).parts[0] for path in folder.rglob("*") if path.is_file()}
 
 
 class Held:
@@ -43,7 +67,9 @@ class Held:
 def written(folder: Path, *steps: int, keep: int = 2, background: bool = False, required: bool = True) -> list[str]:
     """Writes a checkpoint a step, all its values those of the step; returns the warnings."""
     warnings: list[str] = []
-    writer = CheckpointWriter(folder, ALONE, keep=keep, background=background, required=required, warn=warnings.append)
+    writer = CheckpointWriter(
+        PLACE["of"](folder), ALONE, keep=keep, background=background, required=required, warn=warnings.append
+    )
     for step in steps:
         held: Any = Held(float(step))
         held.steps = step
@@ -56,7 +82,7 @@ def loaded(folder: Path, engine: Held | None = None) -> tuple[Any, list[str], An
     """State, warnings and engine after going on from the newest whole checkpoint."""
     warnings: list[str] = []
     held: Any = engine or Held(-1.0)
-    return load_newest(held, ALONE, folder, warnings.append), warnings, held
+    return load_newest(held, ALONE, PLACE["of"](folder), warnings.append), warnings, held
 
 
 def flip(path: Path) -> None:
@@ -154,7 +180,7 @@ def test_what_a_killed_writer_left_is_no_checkpoint(tmp_path: Path) -> None:
 
     written(tmp_path, 2)
 
-    assert [path.name for path in tmp_path.iterdir()] == ["step_00000002"]
+    assert names(tmp_path) == {"step_00000002"}
 
 
 def test_step_that_was_damaged_is_written_anew(tmp_path: Path) -> None:
@@ -164,7 +190,7 @@ def test_step_that_was_damaged_is_written_anew(tmp_path: Path) -> None:
     written(tmp_path, 2)
 
     assert loaded(tmp_path)[:2] == ({"step": 2}, [])
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["step_00000001", "step_00000002"]
+    assert names(tmp_path) == {"step_00000001", "step_00000002"}
 
 
 @pytest.mark.parametrize("background", [False, True])
@@ -184,7 +210,7 @@ def test_unwritable_folder(background: bool, tmp_path: Path) -> None:
 def test_memory_that_changes_while_it_is_written_is_not_in_the_checkpoint(tmp_path: Path) -> None:
     """Training goes on at once, so what is written is a copy of the step that was saved."""
     held: Any = Held(7.0)
-    writer = CheckpointWriter(tmp_path, ALONE, keep=2, background=True, required=True, warn=print)
+    writer = CheckpointWriter(PLACE["of"](tmp_path), ALONE, keep=2, background=True, required=True, warn=print)
 
     writer.save(held, 1, {"step": 1})
     for parts in held.parts.values():

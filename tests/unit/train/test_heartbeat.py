@@ -18,7 +18,7 @@ from pathlib import Path
 from clsgen_dist.train.heartbeat import heartbeat
 
 rank, seconds = int(sys.argv[2]), float(sys.argv[3])
-with heartbeat(Path(sys.argv[1]), rank, 2, 1.5, lambda message: print(message, flush=True)):
+with heartbeat(Path(sys.argv[1]), rank, range(2), 1.5, lambda message: print(message, flush=True)):
     print("ready", flush=True)
     time.sleep(seconds)
 """

@@ -1,0 +1,44 @@
+"""An S3 server on loopback, with a bucket of its own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import boto3
+from moto.server import ThreadedMotoServer
+
+#: Keys that the server takes; any would do.
+KEYS = {"AWS_ACCESS_KEY_ID": "a-key", "AWS_SECRET_ACCESS_KEY": "a-secret", "AWS_DEFAULT_REGION": "eu-central-1"}
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A bucket, and the variables by which processes find its server."""
+
+    uri: str
+    environment: Mapping[str, str]
+
+
+@contextmanager
+def s3_bucket(name: str = "runs") -> Iterator[Bucket]:
+    """Serves a bucket while the block runs."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        address = f"http://{host}:{port}"
+        client = boto3.client(
+            "s3",
+            endpoint_url=address,
+            aws_access_key_id=KEYS["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=KEYS["AWS_SECRET_ACCESS_KEY"],
+            region_name=KEYS["AWS_DEFAULT_REGION"],
+        )
+        client.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": KEYS["AWS_DEFAULT_REGION"]})
+        yield Bucket(f"s3://{name}", {**KEYS, "AWS_ENDPOINT_URL": address})
+    finally:
+        server.stop()

@@ -1,0 +1,89 @@
+"""Objects of a real S3 server and of a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from clsgen_dist.errors import ConfigError
+from clsgen_dist.objects import Objects
+from tests.support.object_store import s3_bucket
+
+
+@pytest.fixture(scope="module")
+def _server() -> Iterator[tuple[str, dict[str, str]]]:
+    with s3_bucket() as bucket:
+        yield bucket.uri, dict(bucket.environment)
+
+
+@pytest.fixture(params=["file", "s3"])
+def objects(
+    request: pytest.FixtureRequest, _server: tuple[str, dict[str, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Objects:
+    uri, environment = _server
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    return Objects(f"file://{tmp_path}/store" if request.param == "file" else f"{uri}/{tmp_path.name}")
+
+
+def test_what_is_written_is_read(objects: Objects, tmp_path: Path) -> None:
+    large = tmp_path / "large"
+    large.write_bytes(bytes(range(256)) * 40_000)  # more than is read at once
+    assert objects.listing() == {}
+
+    objects.write("a.json", b"{}")
+    objects.upload(large, "folder/large")
+    objects.below("folder").write("small", b"")
+
+    assert {name: stored.size for name, stored in objects.listing().items()} == {
+        "a.json": 2,
+        "folder/large": 10_240_000,
+        "folder/small": 0,
+    }
+    assert set(objects.below("folder").listing()) == {"large", "small"}
+    assert objects.read("a.json") == b"{}"
+    objects.download("folder/large", tmp_path / "copy" / "large")
+    assert (tmp_path / "copy" / "large").read_bytes() == large.read_bytes()
+    assert [path.name for path in (tmp_path / "copy").iterdir()] == ["large"]
+
+
+def test_what_is_taken_away_is_gone(objects: Objects) -> None:
+    for name in ("a", "b/c", "b/d", "bb/e"):
+        objects.write(name, b"x")
+
+    objects.delete("a")
+    objects.delete("a")
+    objects.below("b").delete_all()
+
+    assert set(objects.listing()) == {"bb/e"}
+    assert objects.has("bb/e")
+    assert not objects.has("b/c")
+    with pytest.raises(FileNotFoundError):
+        objects.read("a")
+
+
+def test_a_download_that_fails_leaves_the_file_as_it_was(objects: Objects, tmp_path: Path) -> None:
+    place = tmp_path / "kept"
+    place.write_text("before")
+
+    with pytest.raises(FileNotFoundError):
+        objects.download("absent", place)
+
+    assert place.read_text() == "before"
+    assert not list(tmp_path.glob(".kept*"))
+
+
+def test_a_store_that_does_not_answer_is_an_error_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    with pytest.raises(OSError, match=r"(?i)connect"):
+        Objects("s3://runs/x").listing()
+
+
+def test_an_address_that_is_none() -> None:
+    with pytest.raises(ConfigError, match=r"run\.storage ftp://x: no address of an object store"):
+        Objects("ftp://x")
