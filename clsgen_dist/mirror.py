@@ -32,7 +32,8 @@ class _Known:
     file_changed_ns: int
 
     def is_of(self, stored: Stored) -> bool:
-        return (self.size, self.changed_ns) == (stored.size, stored.changed_ns)
+        """Whether it is the same; of an object without a time nobody knows."""
+        return stored.changed_ns >= 0 and (self.size, self.changed_ns) == (stored.size, stored.changed_ns)
 
 
 class Mirror:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from pyarrow import ArrowException, fs
@@ -14,11 +15,13 @@ from clsgen_dist.errors import ConfigError
 
 #: Bytes that are read or written at once.
 _CHUNK_BYTES = 8 * 2**20
+#: How long a call to Google's store is tried again.
+_RETRIES = timedelta(seconds=30)
 
 
 @dataclass(frozen=True)
 class Stored:
-    """What a listing says of an object: bytes, and when it was last written, in ns since 1970."""
+    """What a listing says: bytes, and when it was last written, in ns since 1970, or -1 where that is not said."""
 
     size: int
     changed_ns: int
@@ -38,7 +41,7 @@ class Objects:
         """
         self.uri = uri.rstrip("/")
         try:
-            self._files, self._root = fs.FileSystem.from_uri(self.uri)
+            self._files, self._root = _file_system(self.uri)
         except (OSError, ValueError, ArrowException) as error:
             raise ConfigError(f"run.storage {uri}: no address of an object store ({reason(error)})") from None
 
@@ -54,7 +57,9 @@ class Objects:
             found = self._files.get_file_info(fs.FileSelector(self._root, recursive=True, allow_not_found=True))
         start = len(self._root) + 1
         return {
-            info.path[start:]: Stored(info.size, info.mtime_ns or 0) for info in found if info.type == fs.FileType.File
+            info.path[start:]: Stored(info.size, -1 if info.mtime_ns is None else info.mtime_ns)
+            for info in found
+            if info.type == fs.FileType.File
         }
 
     def has(self, name: str) -> bool:
@@ -118,6 +123,23 @@ class Objects:
         """Folders are made where they are folders; in a store they would be objects of their own."""
         if isinstance(self._files, fs.LocalFileSystem):
             self._files.create_dir(self._path(name).rpartition("/")[0], recursive=True)
+
+
+def _file_system(uri: str) -> tuple[fs.FileSystem, str]:
+    """The file system of an address, and the place in it."""
+    scheme, _, rest = uri.partition("://")
+    if scheme != "gs":
+        files, place = fs.FileSystem.from_uri(uri)
+        return files, place
+    # Without these the library asks for a quarter of an hour before it says that there are no credentials. The variable
+    # is that of Google's own libraries.
+    emulator = os.environ.get("STORAGE_EMULATOR_HOST")
+    if emulator:
+        scheme, _, host = emulator.rpartition("://")
+        return fs.GcsFileSystem(
+            anonymous=True, scheme=scheme or "http", endpoint_override=host, retry_time_limit=_RETRIES
+        ), rest
+    return fs.GcsFileSystem(retry_time_limit=_RETRIES), rest
 
 
 @contextmanager

@@ -1,13 +1,15 @@
-"""An S3 server on loopback, with a bucket of its own."""
+"""Servers of objects on loopback, with a bucket of their own: S3, and what Google's libraries call an emulator."""
 
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import boto3
+from gcp_storage_emulator.server import create_server
 from moto.server import ThreadedMotoServer
 
 #: Keys that the server takes; any would do.
@@ -42,3 +44,14 @@ def s3_bucket(name: str = "runs") -> Iterator[Bucket]:
         yield Bucket(f"s3://{name}", {**KEYS, "AWS_ENDPOINT_URL": address})
     finally:
         server.stop()
+
+
+@contextmanager
+def gs_bucket(name: str = "runs") -> Iterator[Bucket]:
+    """Serves a bucket as Google does while the block runs."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    logging.getLogger("gcp_storage_emulator").setLevel(logging.ERROR)
+    with create_server("127.0.0.1", port, in_memory=True, default_bucket=name):
+        yield Bucket(f"gs://{name}", {"STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}"})

@@ -8,15 +8,20 @@ import pytest
 
 from clsgen_dist.errors import CheckpointError
 from clsgen_dist.mirror import Mirror, kept_alike
-from clsgen_dist.objects import Objects
+from clsgen_dist.objects import Objects, Stored
 
 
 class Counted(Objects):
-    """Objects that remember the names of what went to and fro."""
+    """Objects that remember the names of what went to and fro; some stores say no times."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, *, tells_times: bool = True) -> None:
         super().__init__(uri)
         self.went: list[str] = []
+        self.tells_times = tells_times
+
+    def listing(self) -> dict[str, Stored]:
+        found = super().listing()
+        return found if self.tells_times else {name: Stored(one.size, -1) for name, one in found.items()}
 
     def upload(self, path: Path, name: str) -> None:
         self.went.append(name)
@@ -73,6 +78,20 @@ def test_only_what_changed_goes(tmp_path: Path) -> None:
 
     assert (went.went, came.went) == (["b"], ["b"])
     assert content(other.folder) == {"a": "1", "b": "22"}
+
+
+def test_a_store_without_times_is_read_anew_each_time(tmp_path: Path) -> None:
+    """What changed and kept its size would else be taken for what it was."""
+    (one, _), (other, _) = node(tmp_path, "one"), node(tmp_path, "other")
+    for mirror in (one, other):
+        mirror.objects = Counted(f"file://{tmp_path}/store", tells_times=False)
+    fill(one.folder, a="1")
+    one.push()
+    other.pull()
+    fill(one.folder, a="2")
+    one.push()
+    other.pull()
+    assert content(other.folder) == {"a": "2"}
 
 
 def test_checkpoints_and_hidden_files_stay_where_they_are(tmp_path: Path) -> None:

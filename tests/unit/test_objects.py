@@ -1,4 +1,4 @@
-"""Objects of a real S3 server and of a folder."""
+"""Objects of servers that speak as S3 and as Google's store do, and of a folder."""
 
 from __future__ import annotations
 
@@ -9,23 +9,25 @@ import pytest
 
 from clsgen_dist.errors import ConfigError
 from clsgen_dist.objects import Objects
-from tests.support.object_store import s3_bucket
+from tests.support.object_store import Bucket, gs_bucket, s3_bucket
 
 
 @pytest.fixture(scope="module")
-def _server() -> Iterator[tuple[str, dict[str, str]]]:
-    with s3_bucket() as bucket:
-        yield bucket.uri, dict(bucket.environment)
+def buckets() -> Iterator[dict[str, Bucket]]:
+    with s3_bucket() as s3, gs_bucket() as gs:
+        yield {"s3": s3, "gs": gs}
 
 
-@pytest.fixture(params=["file", "s3"])
+@pytest.fixture(params=["file", "s3", "gs"])
 def objects(
-    request: pytest.FixtureRequest, _server: tuple[str, dict[str, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    request: pytest.FixtureRequest, buckets: dict[str, Bucket], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Objects:
-    uri, environment = _server
-    for name, value in environment.items():
+    if request.param == "file":
+        return Objects(f"file://{tmp_path}/store")
+    bucket = buckets[request.param]
+    for name, value in bucket.environment.items():
         monkeypatch.setenv(name, value)
-    return Objects(f"file://{tmp_path}/store" if request.param == "file" else f"{uri}/{tmp_path.name}")
+    return Objects(f"{bucket.uri}/{tmp_path.name}")
 
 
 def test_what_is_written_is_read(objects: Objects, tmp_path: Path) -> None:
