@@ -1,13 +1,29 @@
 """Tells DeepSpeed, before anything imports it, that this machine has no GPU; else it guesses, and says so aloud.
+Knows what memory a device has left.
 
 peft and transformers import DeepSpeed too, so whoever imports one of the three imports this first.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+from pathlib import Path
 
 import torch
 
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that is free on a device; of CPUs, that of the machine or of the container, for all its processes."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
+    free = int(lines["MemAvailable"].split()[0]) * 1024
+    group = Path("/sys/fs/cgroup")  # a container's own limit
+    with contextlib.suppress(OSError, ValueError):  # "max" where there is none
+        limit = int((group / "memory.max").read_text(encoding="ascii"))
+        free = min(free, max(0, limit - int((group / "memory.current").read_text(encoding="ascii"))))
+    return free

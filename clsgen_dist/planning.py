@@ -6,24 +6,28 @@ import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from clsgen_dist.accelerator import free_bytes
 from clsgen_dist.config.folder import RunFolder
 from clsgen_dist.config.run import RunConfig
-from clsgen_dist.config.zero import offloads, read_zero, zero_stage
+from clsgen_dist.config.zero import read_zero, zero_stage
 from clsgen_dist.data.plan import num_steps_an_epoch, plan_step, rows_of_step
 from clsgen_dist.data.tokens import TokenizedSplit
+from clsgen_dist.engine.collectives import current_ranks
 from clsgen_dist.errors import ConfigError
-from clsgen_dist.model.build import build_skeleton
+from clsgen_dist.memory import RECOMPUTED_SHARES, MemoryPlan, least_recomputation
+from clsgen_dist.model.build import DTYPES, build_skeleton
 from clsgen_dist.prepare import backbone_place, prepare
 from clsgen_dist.records import SPLITS
 from clsgen_dist.scaling import Load, render_scaling
+from clsgen_dist.train.recomputation import estimates
 from clsgen_dist.train.schedule import total_steps
 
-#: Bytes of a number, by precision.
-_BYTES = {"bf16": 2, "fp32": 4}
+#: Memory of GPUs for which a plan says what `auto` would take, GiB: an L4 or RTX 4090, an A100, another or an H100, an
+#: H200.
+_DEVICES_GIB = (24, 40, 80, 141)
 
 
 @dataclass(frozen=True)
@@ -37,22 +41,6 @@ class SplitPlan:
 
 
 @dataclass(frozen=True)
-class MemoryPlan:
-    """Estimated bytes on one GPU; activations and logits of the largest micro-batch."""
-
-    parameters: int
-    gradients: int
-    optimizer: int
-    gathered: int
-    activations: int
-    logits: int
-
-    @property
-    def total(self) -> int:
-        return sum(getattr(self, name) for name in self.__dataclass_fields__)
-
-
-@dataclass(frozen=True)
 class Plan:
     """What a run would take.
 
@@ -62,7 +50,8 @@ class Plan:
         num_micro_batches: micro-batches a worker, over the first epoch.
         mean_fill: share of the token budget that micro-batches use, on average.
         num_trainable, num_parameters: counts.
-        memory: bytes a GPU.
+        memories: bytes a GPU, by policy of recomputation.
+        policy: the one that the run takes; of `auto` the one for a device of this machine.
     """
 
     splits: dict[str, SplitPlan]
@@ -71,7 +60,16 @@ class Plan:
     mean_fill: float
     num_trainable: int
     num_parameters: int
-    memory: MemoryPlan
+    memories: dict[str, MemoryPlan]
+    policy: str
+
+    @property
+    def memory(self) -> MemoryPlan:
+        return self.memories[self.policy]
+
+    def policy_for(self, device_bytes: int) -> str:
+        """What `auto` takes where a device has so much memory."""
+        return least_recomputation(self.memories, device_bytes)
 
 
 def make_plan(config: RunConfig) -> Plan:
@@ -89,11 +87,14 @@ def make_plan(config: RunConfig) -> Plan:
             raise ConfigError(str(error).replace(scratch, config.run.output_dir)) from None
         splits = {split: _count_split(folder, split) for split in SPLITS}
         train = TokenizedSplit(folder.tokens("train"))
-        num_micro, fill, most_tokens, most_scored = _count_micro_batches(config, train)
+        num_micro, fill = _count_micro_batches(config, train)
         model = build_skeleton(config.model, backbone_place(config, folder), config.num_labels)
+        memories = estimates(config, model, train, config.train.num_workers)
+    policy: str = config.model.gradient_checkpointing
+    if policy == "auto":
+        policy = least_recomputation(memories, _free_here(config))
     num_parameters = sum(p.numel() for p in model.parameters())
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    num_trainable = sum(p.numel() for p in trainable)
+    num_trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return Plan(
         splits=splits,
         num_steps=total_steps(config.train, len(train)),
@@ -101,8 +102,15 @@ def make_plan(config: RunConfig) -> Plan:
         mean_fill=fill,
         num_trainable=num_trainable,
         num_parameters=num_parameters,
-        memory=_estimate_memory(config, model, num_parameters, num_trainable, most_tokens, most_scored),
+        memories=memories,
+        policy=policy,
     )
+
+
+def _free_here(config: RunConfig) -> int:
+    """Bytes that a worker would have on this machine, which CPU workers share."""
+    device = current_ranks().device
+    return free_bytes(device) // (1 if device.type == "cuda" else config.train.num_workers)
 
 
 def _lend_explained_set(folder: RunFolder, place: Path) -> None:
@@ -119,55 +127,17 @@ def _count_split(folder: RunFolder, split: str) -> SplitPlan:
     return SplitPlan(counts["num_rows"], counts["num_tokens"], longest, counts["num_cut_prompts"] / counts["num_rows"])
 
 
-def _count_micro_batches(config: RunConfig, split: TokenizedSplit) -> tuple[int, float, int, int]:
-    """Micro-batches a worker in an epoch, their mean fill, and most tokens and scored tokens in one of them."""
-    num_micro, most_tokens, most_scored = 0, 0, 0
+def _count_micro_batches(config: RunConfig, split: TokenizedSplit) -> tuple[int, float]:
+    """Micro-batches a worker in an epoch, and their mean fill."""
+    num_micro = 0
     for step in range(num_steps_an_epoch(len(split), config.train.global_batch)):
         rows = rows_of_step(config.run.seed, step, len(split), config.train.global_batch)
         plan = plan_step(
             rows, split.lengths, world_size=config.train.num_workers, token_budget=config.train.token_budget
         )
         num_micro += len(plan[0])
-        for members in (members for rank in plan for members in rank):
-            most_tokens = max(most_tokens, int(split.lengths[members].sum()))
-            most_scored = max(most_scored, int(split.num_scored[members].sum()))
     room = num_micro * config.train.num_workers * config.train.token_budget
-    return num_micro, float(np.sum(split.lengths)) / room, most_tokens, most_scored
-
-
-def _estimate_memory(
-    config: RunConfig, model: Any, num_parameters: int, num_trainable: int, most_tokens: int, most_scored: int
-) -> MemoryPlan:
-    """Bytes on one GPU.
-
-    ZeRO-3 keeps 1/world of parameters, gradients and optimizer state, and gathers the largest module twice over
-    (in use, and prefetched); ZeRO-2 keeps parameters whole. AdamW holds a fp32 copy and two moments of what is
-    trained. Activations are those of a Llama layer without attention scores, which no kernel in use keeps; with
-    checkpointing only the layers' inputs and one layer's own stay.
-
-    Source: arXiv 1910.02054 (ZeRO) for states, arXiv 2205.05198 for activations; an estimate, not a promise.
-    """
-    zero = read_zero(config.train.deepspeed)
-    world, size = config.train.num_workers, _BYTES[config.train.precision]
-    shape = model.causal_lm.config.get_text_config()
-    width, inner, layers = shape.hidden_size, shape.intermediate_size, shape.num_hidden_layers
-    heads = shape.num_attention_heads + 2 * (getattr(shape, "num_key_value_heads", None) or shape.num_attention_heads)
-    head_width = getattr(shape, "head_dim", None) or width // shape.num_attention_heads
-    layer_bytes = most_tokens * size * (8 * width + 2 * heads * head_width + 4 * inner)
-    kept_layers = 1 if config.model.gradient_checkpointing else layers
-    inputs = most_tokens * size * width * layers if config.model.gradient_checkpointing else 0
-    sharded = zero_stage(zero) == 3
-    modules = [*model.causal_lm.get_decoder().layers, model.causal_lm.get_input_embeddings()]
-    largest = max(sum(p.numel() for p in module.parameters()) for module in modules)
-    return MemoryPlan(
-        parameters=0 if offloads(zero, "param") else num_parameters * size // (world if sharded else 1),
-        gradients=num_trainable * size // world,
-        optimizer=0 if offloads(zero, "optimizer") else num_trainable * 12 // world,
-        gathered=2 * largest * size if sharded else 0,
-        activations=kept_layers * layer_bytes + inputs,
-        # In the model's format, then in fp32 with its gradient, for the cross-entropy.
-        logits=most_scored * shape.vocab_size * (size + 8),
-    )
+    return num_micro, float(np.sum(split.lengths)) / room
 
 
 def render_plan(plan: Plan, config: RunConfig) -> str:
@@ -185,17 +155,22 @@ def render_plan(plan: Plan, config: RunConfig) -> str:
         f"{config.train.token_budget:,} tokens filled",
         f"parameters            {plan.num_parameters:,}, trainable {plan.num_trainable:,} ({share:.2f} %)",
         "",
-        "estimated bytes a GPU",
+        "estimated GiB a GPU, by layers that are computed again (model.gradient_checkpointing)",
+        f"  {'':<20}" + "".join(f"{policy + ' <' * (policy == plan.policy):>13}" for policy in plan.memories),
     ]
-    for name in plan.memory.__dataclass_fields__:
-        lines.append(f"  {name:<20}{getattr(plan.memory, name) / 2**30:>9.2f} GiB")
-    lines.append(f"  {'total':<20}{plan.memory.total / 2**30:>9.2f} GiB")
+    parts = [part for part in MemoryPlan.__dataclass_fields__ if part != "moved_to_host"]
+    for part in [*parts, "total", *["moved_to_host"] * config.model.activation_offload]:
+        sizes = (getattr(memory, part) / 2**30 for memory in plan.memories.values())
+        lines.append(f"  {part.replace('_', ' '):<20}" + "".join(f"{size:>13.2f}" for size in sizes))
+    if config.model.gradient_checkpointing == "auto":
+        by_device = ", ".join(f"{plan.policy_for(gib * 2**30)} with {gib} GiB" for gib in _DEVICES_GIB)
+        lines.append(f"  auto takes {plan.policy} with the memory that is free here; {by_device}")
     load = Load(
         num_parameters=plan.num_parameters,
         num_trainable=plan.num_trainable,
         num_tokens=max(1, round(plan.mean_fill * config.train.token_budget)),
-        bytes_a_number=_BYTES[config.train.precision],
-        checkpointing=config.model.gradient_checkpointing,
+        bytes_a_number=DTYPES[config.train.precision].itemsize,
+        recomputed_share=RECOMPUTED_SHARES[plan.policy],
     )
     lines += ["", *render_scaling(load, zero_stage(read_zero(config.train.deepspeed)))]
     return "\n".join(lines)

@@ -46,14 +46,14 @@ class Load:
         num_trainable: of them and of the adapter, those that are trained.
         num_tokens: tokens of the micro-batch.
         bytes_a_number: of weights and gradients.
-        checkpointing: layers are computed a second time in the backward pass.
+        recomputed_share: of the layers, those that are computed a second time in the backward pass.
     """
 
     num_parameters: int
     num_trainable: int
     num_tokens: int
     bytes_a_number: int
-    checkpointing: bool
+    recomputed_share: float
 
 
 #: What a plan assumes of a GPU: 45 % of the 989e12 bf16 operations a second of an H100's data sheet. Not measured here.
@@ -69,7 +69,7 @@ def operations(load: Load) -> float:
     A pass forward takes two a parameter and token, one backward two for the activations, and two more for the
     gradients of those weights that are trained.
     """
-    passes = 4 + 2 * load.checkpointing
+    passes = 4 + 2 * load.recomputed_share
     return load.num_tokens * (passes * load.num_parameters + 2.0 * load.num_trainable)
 
 
@@ -79,7 +79,7 @@ def gathered_and_reduced_bytes(load: Load, stage: int) -> float:
     Stage 3 gathers all weights, frozen ones too, once forward, once backward, and once more for layers that are
     computed again; stage 2 gathers what the optimizer has changed. Both reduce the gradients of what is trained.
     """
-    gathered = (2 + load.checkpointing) * load.num_parameters if stage == 3 else load.num_trainable
+    gathered = (2 + load.recomputed_share) * load.num_parameters if stage == 3 else load.num_trainable
     return float(load.bytes_a_number * (gathered + load.num_trainable))
 
 

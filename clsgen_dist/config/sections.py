@@ -206,7 +206,21 @@ class Model(Section):
     from_scratch: FromScratch | None = Field(None, description="make a small backbone instead of loading one")
     lora: Lora | None = Field(None, description="low-rank adaptation; null: full fine-tuning")
     attention: Literal["sdpa", "eager", "flash_attention_2"] = Field("sdpa", description="attention implementation")
-    gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass")
+    gradient_checkpointing: Literal["none", "selective", "full", "auto"] = Field(
+        "none",
+        description="layers that are computed again in the backward pass rather than kept: none, every second one, "
+        "all; auto: as few as fit into memory. true and false, as of earlier versions, mean full and none",
+    )
+    activation_offload: bool = Field(
+        False,
+        description="inputs of layers that are computed again wait in pinned CPU memory for the backward pass; needs "
+        "a GPU",
+    )
+
+    @field_validator("gradient_checkpointing", mode="before")
+    @classmethod
+    def _was_a_switch(cls, value: Any) -> Any:
+        return {True: "full", False: "none"}[value] if isinstance(value, bool) else value
 
 
 class Objective(Section):

@@ -131,6 +131,12 @@ TRAINING_RULES = (
         lambda c: c.model.attention == "flash_attention_2" and c.train.precision == "fp32",
     ),
     Rule(
+        ("model", "activation_offload"),
+        "model.activation_offload with model.gradient_checkpointing none",
+        "what moves to the CPU are the inputs of layers that are computed again; set it to selective, full or auto",
+        lambda c: c.model.activation_offload and c.model.gradient_checkpointing == "none",
+    ),
+    Rule(
         ("objective", "kl_weight"),
         "objective.kl_weight or general_weight without model.lora",
         "the base model is the tuned one with its adapter switched off; full fine-tuning keeps no base",

@@ -17,6 +17,7 @@ from clsgen_dist.config.sections import Lora, Model
 from clsgen_dist.errors import ConfigError
 from clsgen_dist.model.dual_head import DualHead
 from clsgen_dist.model.heads import ClassificationHead
+from clsgen_dist.model.recomputation import recompute_layers
 
 #: Number format of weights and activations, by train.precision.
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -74,10 +75,8 @@ def build_model(model: Model, folder: str, num_labels: int, *, dtype: torch.dtyp
     read_backbone_config(model, folder)
     backbone = load_backbone(model, folder, dtype=dtype)
     backbone = add_new_adapter(backbone, model.lora, seed=seed)
-    if model.gradient_checkpointing:
-        # Re-entrant: ZeRO-3 has partitioned the frozen weights again when the other kind compares their shapes.
-        backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": True})
-        backbone.enable_input_require_grads()
+    assert model.gradient_checkpointing != "auto", "whoever knows the memory decides"
+    recompute_layers(backbone, model.gradient_checkpointing, inputs_on_host=model.activation_offload)
     head = ClassificationHead(backbone.config.get_text_config().hidden_size, num_labels, seed=seed).to(dtype)
     return DualHead(backbone, head)
 

@@ -6,6 +6,8 @@ whether half of it fits.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 
@@ -67,15 +69,29 @@ def check_fits(
 
 def heaviest(split: TokenizedSplit, seed: int, global_batch: int, token_budget: int, world_size: int) -> list[int]:
     """Rows of the micro-batch, of the first epoch, that has most tokens and most scored ones, both in shares."""
+    found = list(_micro_batches(split, seed, global_batch, token_budget, world_size))
+    most_tokens, most_scored = max(n for n, _, _ in found), max(1, max(n for _, n, _ in found))
+    return max(found, key=lambda one: one[0] / most_tokens + one[1] / most_scored)[2]
+
+
+def largest_counts(
+    split: TokenizedSplit, seed: int, global_batch: int, token_budget: int, world_size: int
+) -> tuple[int, int]:
+    """Most tokens of a micro-batch of the first epoch, and most scored ones."""
+    found = list(_micro_batches(split, seed, global_batch, token_budget, world_size))
+    return max(n for n, _, _ in found), max(n for _, n, _ in found)
+
+
+def _micro_batches(
+    split: TokenizedSplit, seed: int, global_batch: int, token_budget: int, world_size: int
+) -> Iterator[tuple[int, int, list[int]]]:
+    """Tokens, scored ones and rows of micro-batches of the first epoch, on all ranks."""
     num_steps = num_steps_an_epoch(len(split), global_batch)
-    found: list[tuple[int, int, list[int]]] = []
     for step in range(0, num_steps, -(-num_steps // _MOST_STEPS)):
         rows = rows_of_step(seed, step, len(split), global_batch)
         for of_rank in plan_step(rows, split.lengths, world_size=world_size, token_budget=token_budget):
             for members in of_rank:
-                found.append((int(split.lengths[members].sum()), int(split.num_scored[members].sum()), members))
-    most_tokens, most_scored = max(n for n, _, _ in found), max(1, max(n for _, n, _ in found))
-    return max(found, key=lambda one: one[0] / most_tokens + one[1] / most_scored)[2]
+                yield int(split.lengths[members].sum()), int(split.num_scored[members].sum()), members
 
 
 def _rehearse(
@@ -97,7 +113,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def _advice(rank: int, token_budget: int, fitting: int | None, longest: int) -> str:
     others = (
-        "model.gradient_checkpointing: true, lower data.max_prompt_tokens and data.max_explanation_tokens, LoRA in "
+        "model.gradient_checkpointing: full, lower data.max_prompt_tokens and data.max_explanation_tokens, LoRA in "
         "place of all weights, ZeRO-3 with offload (ds_configs/zero3_offload.json), or more workers"
     )
     found = f"rank {rank} has not enough memory for the longest micro-batch"

@@ -72,3 +72,33 @@ def test_fp32_losses_are_those_of_a_cpu(tmp_path: Path, zero: str) -> None:
     settings = ("--train.precision", "fp32", "--train.deepspeed", "ds_configs/zero3_cpu.json", "--train.max_steps", "8")
     on_cpu = step_losses(launch(tmp_path / "cpu", "run", *settings, gpu=False))
     np.testing.assert_allclose(on_gpu, on_cpu, rtol=1e-3)
+
+
+@pytest.mark.parametrize("policy", ["selective", "full"])
+def test_activations_that_wait_on_the_host_leave_the_gpu_and_change_no_gradient(policy: str) -> None:
+    from clsgen_dist.model.recomputation import recompute_layers
+    from tests.support.tiny import tiny_model
+
+    gradients, peaks = [], []
+    ids = torch.randint(0, 320, (1, 4096), generator=torch.Generator().manual_seed(0)).cuda()
+    for inputs_on_host in (False, True):
+        shape = {"num_hidden_layers": 8, "hidden_size": 256, "max_position_embeddings": 4096}
+        model = tiny_model("llama", **shape).cuda().train()
+        recompute_layers(model, policy, inputs_on_host=inputs_on_host)
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+        peaks.append(torch.cuda.memory_allocated() - before)
+        hidden.square().sum().backward()
+        gradients.append([p.grad.cpu() for p in model.parameters() if p.grad is not None])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)
+    num_moved = 8 if policy == "full" else 4
+    assert peaks[0] - peaks[1] >= 0.9 * (num_moved - 1) * 4096 * 256 * 4
+
+
+def test_auto_takes_no_recomputation_where_all_fits(tmp_path: Path) -> None:
+    settings = ("--model.gradient_checkpointing", "auto", "--train.max_steps", "4")
+    auto = step_losses(launch(tmp_path / "auto", "run", *settings))
+    plain = step_losses(launch(tmp_path / "plain", "run", "--train.max_steps", "4"))
+    assert auto == plain

@@ -59,7 +59,7 @@ def test_the_longest_micro_batch_is_tried_first(one_rank: RankPool, tmp_path: Pa
     assert told.startswith(
         "train.token_budget is 300: rank 0 has not enough memory for the longest micro-batch. 150 fits"
     )
-    assert "model.gradient_checkpointing: true" in told
+    assert "model.gradient_checkpointing: full" in told
     assert not list(RunFolder(config.folder).checkpoints.glob("step_*"))
 
 

@@ -19,6 +19,7 @@ LAYERS = (
         "model",
         "objective",
         "scaling",
+        "memory",
         "calibrate",
         "tracking",
         "progress",

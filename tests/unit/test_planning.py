@@ -78,7 +78,7 @@ def test_memory_is_counted_by_number_format_workers_and_stage(tmp_path: Path) ->
     assert two.gradients == plan.num_trainable * 4 // 2
     assert two.optimizer == plan.num_trainable * 12 // 2
     assert two.gathered > 0
-    assert two.total == sum(vars(two).values())
+    assert two.total == sum(vars(two).values()), "nothing waits on the host"
     _, bf16 = memory("zero3_cpu.json", **{"train.precision": "bf16"})
     assert (bf16.parameters, bf16.gradients, bf16.optimizer) == (two.parameters // 2, two.gradients // 2, two.optimizer)
     assert bf16.activations == two.activations // 2
@@ -92,8 +92,12 @@ def test_memory_is_counted_by_number_format_workers_and_stage(tmp_path: Path) ->
     assert offloads(zero, "param")
     _, offloaded = memory("zero3_offload.json")
     assert (offloaded.parameters, offloaded.optimizer) == (0, 0)
-    _, checkpointed = memory("zero3_cpu.json", **{"model.gradient_checkpointing": True})
+    _, checkpointed = memory("zero3_cpu.json", **{"model.gradient_checkpointing": "full"})
     assert checkpointed.activations < two.activations
+    assert plan.memories["full"] == checkpointed, "a plan shows all policies"
+    _, away = memory("zero3_cpu.json", **{"model.gradient_checkpointing": "full", "model.activation_offload": True})
+    assert away.moved_to_host == checkpointed.activations - away.activations > 0
+    assert away.total == checkpointed.total - away.moved_to_host
 
 
 def test_logits_are_counted_at_scored_positions_only(tmp_path: Path) -> None:
@@ -114,8 +118,12 @@ def test_the_page_shows_all_of_it(tmp_path: Path) -> None:
     assert "optimizer steps       18 of 8 rows" in page
     assert f"parameters            {plan.num_parameters:,}, trainable {plan.num_trainable:,}" in page
     assert f"{plan.num_micro_batches:,} a worker and epoch" in page
-    for name in (*vars(plan.memory), "total"):
+    assert "moved to host" not in page
+    away = config_of(tmp_path, **{"model.gradient_checkpointing": "full", "model.activation_offload": True})
+    assert "  moved to host " in render_plan(make_plan(away), away)
+    for name in (*vars(plan.memory).keys() - {"moved_to_host"}, "total"):
         assert f"  {name} " in page
+    assert "none <    selective         full" in page
 
 
 def test_a_plan_refuses_what_training_would(tmp_path: Path) -> None:
@@ -148,7 +156,7 @@ def test_eight_billion_parameters_plan_without_a_weight(tmp_path: Path, llama_8b
     changes = {
         "model.name_or_path": llama_8b,
         "model.lora": {"rank": 16},
-        "model.gradient_checkpointing": True,
+        "model.gradient_checkpointing": "full",
         "train.num_workers": 8,
         "train.precision": "bf16",
         "train.deepspeed": str(ROOT / "ds_configs" / "zero3_bf16.json"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from clsgen_dist.scaling import (
@@ -17,9 +19,9 @@ from clsgen_dist.scaling import (
     tokens_to_hide,
 )
 
-LORA = Load(num_parameters=1000, num_trainable=10, num_tokens=50, bytes_a_number=2, checkpointing=False)
-FULL = Load(num_parameters=1000, num_trainable=1000, num_tokens=50, bytes_a_number=2, checkpointing=False)
-SAVING = Load(num_parameters=1000, num_trainable=10, num_tokens=50, bytes_a_number=2, checkpointing=True)
+LORA = Load(num_parameters=1000, num_trainable=10, num_tokens=50, bytes_a_number=2, recomputed_share=0.0)
+FULL = Load(num_parameters=1000, num_trainable=1000, num_tokens=50, bytes_a_number=2, recomputed_share=0.0)
+SAVING = Load(num_parameters=1000, num_trainable=10, num_tokens=50, bytes_a_number=2, recomputed_share=1.0)
 LINKS = Interconnect("made up", 8, 100.0, 400.0)
 
 
@@ -27,6 +29,7 @@ def test_full_training_takes_six_operations_a_parameter_and_a_frozen_backbone_fo
     assert operations(FULL) == 50 * 6 * 1000
     assert operations(LORA) == 50 * (4 * 1000 + 2 * 10)
     assert operations(SAVING) == 50 * (6 * 1000 + 2 * 10)
+    assert operations(replace(SAVING, recomputed_share=0.5)) == 50 * (5 * 1000 + 2 * 10)
 
 
 @pytest.mark.parametrize(
@@ -59,8 +62,6 @@ def test_efficiency_is_one_alone_and_falls_with_what_is_moved() -> None:
 
 @pytest.mark.parametrize("links", INTERCONNECTS, ids=lambda links: links.name)
 def test_enough_tokens_hide_all_communication(links: Interconnect) -> None:
-    from dataclasses import replace
-
     tokens = tokens_to_hide(LORA, 64, links, 1e12)
     assert efficiency(replace(LORA, num_tokens=int(tokens * 2) + 1), 3, 64, links, 1e12)[1] == 1.0
     assert efficiency(replace(LORA, num_tokens=1), 3, 64, links, 1e12)[1] == pytest.approx(min(1.0, 1 / tokens))

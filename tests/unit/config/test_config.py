@@ -101,6 +101,16 @@ def test_a_text_setting_takes_the_words_as_typed(file: Path, overrides: list[str
     assert load_config(file, overrides).run.name == name
 
 
+@pytest.mark.parametrize(
+    ("word", "policy"), [("true", "full"), ("false", "none"), ("selective", "selective"), ("auto", "auto")]
+)
+def test_a_policy_of_recomputation_was_a_switch_once(file: Path, word: str, policy: str) -> None:
+    config = load_config(file, ["--model.gradient_checkpointing", word])
+    assert config.model.gradient_checkpointing == policy
+    assert f"gradient_checkpointing: {policy}" in dump_config(config)
+    assert "'full'" in refused(file, "--model.gradient_checkpointing", "1")
+
+
 def test_text_that_looks_like_yaml_stays_text(file: Path) -> None:
     config = load_config(file, ["--task.question", "a: b", "--task.prompt_template", "[{text}]", "--tracking.uri", "7"])
     assert config.task.question == "a: b"

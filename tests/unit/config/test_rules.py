@@ -48,6 +48,7 @@ CASES = (
     ([*FROM_SCRATCH, "--model.from_scratch.hidden_size", "100"], "model.from_scratch.hidden_size"),
     (["--model.lora.target_modules", "[q_proj, lm_head]"], "model.lora.target_modules"),
     (["--model.attention", "flash_attention_2", "--train.precision", "fp32"], "model.attention"),
+    (["--model.activation_offload", "true"], "model.activation_offload"),
     (["--model.lora", "null", "--objective.kl_weight", "0.1"], "objective.kl_weight"),
     (["--objective.general_passages", "8"], "objective.general_passages"),
     (["--objective.general_weight", "1", "--objective.general_tokens", "9000"], "objective.general_tokens"),

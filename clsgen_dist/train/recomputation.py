@@ -1,0 +1,94 @@
+"""`model.gradient_checkpointing: auto`, decided: what a model takes against what the devices have."""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+
+from clsgen_dist.accelerator import free_bytes
+from clsgen_dist.config.run import RunConfig
+from clsgen_dist.config.zero import offloads, read_zero, zero_stage
+from clsgen_dist.data.tokens import TokenizedSplit
+from clsgen_dist.engine.collectives import Ranks
+from clsgen_dist.errors import ConfigError
+from clsgen_dist.memory import RECOMPUTED_SHARES, MemoryPlan, Setup, Shape, estimate, least_recomputation
+from clsgen_dist.model.build import DTYPES, build_skeleton
+from clsgen_dist.model.dual_head import DualHead
+from clsgen_dist.train.dry_batch import largest_counts
+
+
+def with_recomputation(config: RunConfig, base: str, split: TokenizedSplit, ranks: Ranks) -> RunConfig:
+    """The configuration with a policy in place of `auto`, the same on all ranks; all of them call it.
+
+    The rank with the least memory decides.
+
+    Raises:
+        ConfigError: activations are to wait in CPU memory, where they are already.
+    """
+    if config.model.activation_offload and ranks.device.type == "cpu":
+        raise ConfigError(
+            "model.activation_offload: true, and this training runs on CPUs, whose memory holds all activations as it "
+            "is; set it to false"
+        )
+    if config.model.gradient_checkpointing != "auto":
+        return config
+    model = build_skeleton(config.model, base, config.num_labels)
+    policy = least_recomputation(estimates(config, model, split, ranks.world_size), _smallest_room(ranks))
+    return config.model_copy(update={"model": config.model.model_copy(update={"gradient_checkpointing": policy})})
+
+
+def _smallest_room(ranks: Ranks) -> int:
+    """Bytes that a rank may take, of the rank with the fewest; ranks of one node share its memory."""
+    found = ranks.gather((socket.gethostname(), free_bytes(ranks.device)))
+    nodes = Counter(node for node, _ in found)
+    shares = (free if ranks.device.type == "cuda" else free // nodes[node] for node, free in found)
+    return int(min(shares))
+
+
+def estimates(config: RunConfig, model: DualHead, split: TokenizedSplit, world_size: int) -> dict[str, MemoryPlan]:
+    """Bytes a device, by policy of recomputation.
+
+    Args:
+        config: the run.
+        model: its model, which may be without memory.
+        split: training rows.
+        world_size: ranks.
+    """
+    train = config.train
+    counts = largest_counts(split, config.run.seed, train.global_batch, train.token_budget, world_size)
+    shape = shape_of(model, config)
+    setups = [_setup(config, policy, world_size) for policy in RECOMPUTED_SHARES]
+    return {setup.policy: estimate(shape, setup, *counts) for setup in setups}
+
+
+def _setup(config: RunConfig, policy: str, world_size: int) -> Setup:
+    zero = read_zero(config.train.deepspeed)
+    return Setup(
+        policy=policy,
+        inputs_on_host=config.model.activation_offload,
+        bytes_a_number=DTYPES[config.train.precision].itemsize,
+        stage=zero_stage(zero),
+        world_size=world_size,
+        parameters_on_host=offloads(zero, "param"),
+        optimizer_on_host=offloads(zero, "optimizer"),
+    )
+
+
+def shape_of(model: DualHead, config: RunConfig) -> Shape:
+    """Sizes of a model, which may be without memory."""
+    shape = model.causal_lm.config.get_text_config()
+    num_keys = getattr(shape, "num_key_value_heads", None) or shape.num_attention_heads
+    head_width = getattr(shape, "head_dim", None) or shape.hidden_size // shape.num_attention_heads
+    modules = [*model.causal_lm.get_decoder().layers, model.causal_lm.get_input_embeddings()]
+    return Shape(
+        num_parameters=sum(p.numel() for p in model.parameters()),
+        num_trainable=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        largest_module=max(sum(p.numel() for p in module.parameters()) for module in modules),
+        layers=shape.num_hidden_layers,
+        width=shape.hidden_size,
+        inner=shape.intermediate_size,
+        query_channels=shape.num_attention_heads * head_width,
+        key_channels=num_keys * head_width,
+        vocabulary=shape.vocab_size,
+        dropout=config.model.lora is not None and config.model.lora.dropout > 0,
+    )

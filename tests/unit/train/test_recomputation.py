@@ -1,0 +1,67 @@
+"""`auto`: decided by the rank with the least memory, by the same estimates that a plan prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from clsgen_dist.config.folder import RunFolder
+from clsgen_dist.data.tokens import TokenizedSplit
+from clsgen_dist.engine.collectives import Ranks
+from clsgen_dist.errors import ConfigError
+from clsgen_dist.memory import USABLE_SHARE
+from clsgen_dist.planning import make_plan, render_plan
+from clsgen_dist.prepare import prepare
+from clsgen_dist.train import recomputation
+from tests.support.tiny import tiny_backbone, tiny_config, tiny_rows, write_jsonl
+
+
+class TwoRanks(Ranks):
+    """Another rank of this node, or of another one, has so much less memory."""
+
+    def gather(self, value: Any) -> list[Any]:
+        node, free = value
+        return [(node, free), self.other(node, free)]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("other", ["same node", "smaller node"])
+def test_the_rank_with_the_least_memory_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str) -> None:
+    write_jsonl(tmp_path / "rows.jsonl", tiny_rows(80))
+    backbone = tiny_backbone(tmp_path / "backbone", num_hidden_layers=6)
+    changes = {"model.name_or_path": backbone, "model.gradient_checkpointing": "auto", "train.num_workers": 2}
+    config = tiny_config(tmp_path, **changes)
+    split = TokenizedSplit(RunFolder(prepare(config).path).tokens("train"))
+    plan = make_plan(config)
+    totals = {policy: memory.total for policy, memory in plan.memories.items()}
+    assert totals["full"] < totals["selective"] < totals["none"]
+    ranks = TwoRanks(0, 2, torch.device("cpu"))
+    # Two ranks of one node share what is free there.
+    beside = {"same node": lambda node, free: (node, free), "smaller node": lambda node, free: ("other", free // 2)}
+    object.__setattr__(ranks, "other", beside[other])
+    for policy, total in totals.items():
+        free = 2 * int(total / USABLE_SHARE + 2)
+        monkeypatch.setattr(recomputation, "free_bytes", lambda device, free=free: free)
+        decided = recomputation.with_recomputation(config, str(config.model.name_or_path), split, ranks)
+        assert decided.model.gradient_checkpointing == policy
+        assert plan.policy_for(free // 2) == policy
+    assert "auto takes none with the memory that is free here; none with 24 GiB" in render_plan(plan, config)
+
+
+def test_what_somebody_has_chosen_stays(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "rows.jsonl", tiny_rows(80))
+    config = tiny_config(tmp_path, **{"model.gradient_checkpointing": "selective"})
+    split = TokenizedSplit(RunFolder(prepare(config).path).tokens("train"))
+    ranks = Ranks(0, 1, torch.device("cpu"))
+    assert recomputation.with_recomputation(config, "", split, ranks) is config
+
+
+def test_activations_of_cpus_have_nowhere_to_go(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "rows.jsonl", tiny_rows(80))
+    changes = {"model.gradient_checkpointing": "full", "model.activation_offload": True}
+    config = tiny_config(tmp_path, **changes)
+    split = TokenizedSplit(RunFolder(prepare(config).path).tokens("train"))
+    with pytest.raises(ConfigError, match=r"model.activation_offload: true, and this training runs on CPUs"):
+        recomputation.with_recomputation(config, "", split, Ranks(0, 1, torch.device("cpu")))
