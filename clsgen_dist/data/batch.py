@@ -8,7 +8,7 @@ Shape letters: B lines, T places of a line, E rows (examples), N positions that 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -48,8 +48,15 @@ class Batch:
     lm_rows: torch.Tensor
 
     def to(self, device: torch.device | str) -> Batch:
-        moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)}
-        return replace(self, **moved)
+        """The same on a device; from pinned memory without waiting for the copy."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned(self) -> Batch:
+        """The same in memory that a GPU reads by itself."""
+        return self._each(torch.Tensor.pin_memory)
+
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+        return replace(self, **{f.name: change(getattr(self, f.name)) for f in fields(self)})
 
 
 def collate(rows: Sequence[TokenizedRow], *, one_line: bool = False) -> Batch:

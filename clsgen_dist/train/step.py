@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from clsgen_dist.data.batch import Batch, collate
-from clsgen_dist.data.plan import plan_all, plan_step, rows_of_step
+from clsgen_dist.data.plan import MicroBatch, plan_all, plan_step, rows_of_step
 from clsgen_dist.data.tokens import TokenizedSplit
 from clsgen_dist.engine.collectives import Ranks
 from clsgen_dist.engine.deepspeed import Engine
@@ -18,6 +18,7 @@ from clsgen_dist.errors import NumericsError
 from clsgen_dist.objective import Denominators, LossSums, Weights, joint_loss, kl_to_base, loss_sums
 from clsgen_dist.records import UNLABELLED
 from clsgen_dist.train.general import GeneralText
+from clsgen_dist.train.loader import Loader
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,8 @@ class Stepper:
         self._general = general
         self._seed, self._global_batch, self._token_budget = seed, global_batch, token_budget
         self._one_line, self._factors, self._name_rows = one_line, factors, name_rows
+        ahead = ranks.device.type == "cuda"
+        self._loader = Loader(split, self._plan, ranks.device, one_line=one_line, ahead=ahead)
 
     def run(self, step: int) -> StepMetrics:
         """Takes step number `step`.
@@ -97,10 +100,8 @@ class Stepper:
                 before the step.
         """
         started = time.perf_counter()
-        rows = rows_of_step(self._seed, step, len(self._split), self._global_batch)
-        plan = plan_step(rows, self._split.lengths, world_size=self._ranks.world_size, token_budget=self._token_budget)[
-            self._ranks.rank
-        ]
+        rows = self._rows(step)
+        plan, batches = self._loader.open(step)
         denominators = Denominators.count(
             self._split.labels[rows], self._split.num_scored[rows], self._weights.class_weights
         )
@@ -108,8 +109,8 @@ class Stepper:
         torch.manual_seed(int(np.random.SeedSequence([self._seed, step, self._ranks.rank]).generate_state(1)[0]))
         self._engine.module.train()
         terms = []
-        for number, members in enumerate(plan):
-            sums = self._forward(members)
+        for number, batch in enumerate(batches):
+            sums = forward_sums(self._engine, batch, self._weights)
             last = self._general is None and number == len(plan) - 1
             self._engine.backward(joint_loss(sums, denominators, self._weights), last=last)
             terms.append(sums)
@@ -130,9 +131,13 @@ class Stepper:
         seconds = time.perf_counter() - started
         return replace(self._metrics(totals, denominators, general_kl, grad_norm, rows, seconds), skipped=skipped)
 
-    def _forward(self, members: list[int]) -> LossSums:
-        batch = collate([self._split[row] for row in members], one_line=self._one_line).to(self._ranks.device)
-        return forward_sums(self._engine, batch, self._weights)
+    def _rows(self, step: int) -> np.ndarray:
+        return rows_of_step(self._seed, step, len(self._split), self._global_batch)
+
+    def _plan(self, step: int) -> list[MicroBatch]:
+        """Rows of this rank's micro-batches."""
+        sizes = {"world_size": self._ranks.world_size, "token_budget": self._token_budget}
+        return plan_step(self._rows(step), self._split.lengths, **sizes)[self._ranks.rank]
 
     def _hold_to_base(self, general: GeneralText, step: int) -> float:
         """Adds the gradient of the divergence on general text; returns it, nats a token of the whole step."""
