@@ -1,14 +1,16 @@
-"""Files that can be trusted: hashes, fingerprints, JSON written whole."""
+"""Files that can be trusted: hashes, fingerprints, JSON written whole and read with care."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
-from clsgen_dist.errors import BundleError, NumericsError
+from clsgen_dist.errors import BundleError, CheckpointError, NumericsError
 
 #: Bytes of a JSON file of a bundle, at most; the largest one is a calibrator of 100,000 points.
 MOST_JSON_BYTES = 64_000_000
@@ -65,21 +67,56 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """Reads an object of a bundle. Raises BundleError where it is missing, is none, or is larger than any can be."""
     try:
-        with path.open("rb") as file:
-            text = file.read(MOST_JSON_BYTES + 1)
-        if len(text) > MOST_JSON_BYTES:
-            raise BundleError(f"{path}: has more than {MOST_JSON_BYTES:,} bytes, which no such file of a bundle has")
-        content = json.loads(text.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        return _read_object(path)
     except FileNotFoundError:
         raise BundleError(f"{path.parent}: no bundle here ({path.name} is missing)") from None
-    except RecursionError:
-        raise BundleError(f"{path}: cannot be read (nested too deeply)") from None
     except OSError as error:
         raise BundleError(f"{path}: cannot be read ({error.strerror})") from None
     except ValueError as error:
-        raise BundleError(f"{path}: cannot be read ({error})") from None
+        raise BundleError(f"{path}: {error}") from None
+
+
+def read_run_json(path: Path, needed: Mapping[str, type | UnionType]) -> dict[str, Any]:
+    """Reads an object that a run folder holds.
+
+    Args:
+        path: of the file.
+        needed: what it must say: dotted name -> type.
+
+    Raises:
+        CheckpointError: it is missing, is no such object, or does not say it.
+    """
+    try:
+        content = _read_object(path)
+        for name, kind in needed.items():
+            found: Any = content
+            for part in name.split("."):
+                found = found[part] if isinstance(found, dict) and part in found else ...
+            if not isinstance(found, kind):
+                raise ValueError(f"{name} is {'missing' if found is ... else 'not as this program writes it'}")
+    except OSError as error:
+        fault = f"cannot be read ({error.strerror})"
+    except ValueError as error:
+        fault = str(error)
+    else:
+        return content
+    raise CheckpointError(f"{path}: {fault}; restore it from a copy, or choose another run.name")
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """Raises OSError, or ValueError with words that a user understands."""
+    with path.open("rb") as file:
+        text = file.read(MOST_JSON_BYTES + 1)
+    if len(text) > MOST_JSON_BYTES:
+        raise ValueError(f"has more than {MOST_JSON_BYTES:,} bytes, which no such file has")
+    try:
+        content = json.loads(text.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("cannot be read (nested too deeply)") from None
+    except ValueError as error:
+        raise ValueError(f"cannot be read ({error})") from None
     if not isinstance(content, dict):
-        raise BundleError(f"{path}: expected an object, found {type(content).__name__}")
+        raise ValueError(f"expected an object, found {type(content).__name__}")
     return content
 
 

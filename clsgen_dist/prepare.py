@@ -17,13 +17,14 @@ from clsgen_dist.config.zero import read_zero
 from clsgen_dist.data.store import stored_rows
 from clsgen_dist.data.tokens import TokenizedSplit, load_tokenizer, row_tokenizer, write_tokens
 from clsgen_dist.errors import ConfigError, DataError
-from clsgen_dist.explain.explained_set import check_explained_set
+from clsgen_dist.explain.explained_set import check_explained_set, read_explained_set
 from clsgen_dist.explain.stage import (
     FREE_TEACHERS,
     explain_rows,
     explained_set_stands,
     hire_locally,
 )
+from clsgen_dist.integrity import read_run_json
 from clsgen_dist.model.backbone import make_small_backbone, write_out_gguf
 from clsgen_dist.model.build import build_skeleton
 from clsgen_dist.progress import Listener, silent
@@ -40,7 +41,7 @@ def prepare(config: RunConfig, listener: Listener = silent) -> RunFolder:
         ConfigError: the folder holds another run, the backbone is no causal language model, LoRA targets match
             nothing, or there is no explained set yet.
         DataError: see `survey_splits`; or rows changed since the run began.
-        CheckpointError: the run folder's own rows were altered.
+        CheckpointError: the run folder's own rows, or what is written of them, were altered.
     """
     folder = RunFolder(config.folder)
     if folder.config.is_file():
@@ -97,7 +98,7 @@ def _refuse_what_stands(config: RunConfig, folder: RunFolder) -> None:
 
 
 def _check_reasons(config: RunConfig, folder: RunFolder) -> None:
-    splits = json.loads(folder.manifest.read_text(encoding="utf-8"))["splits"]
+    splits = read_explained_set(folder)["splits"]
     if config.objective.w_cls == 0 and splits["validation"]["num_explained"] == 0:
         raise DataError(
             "no validation row has a reason while objective.w_cls is 0: without a head, the best step is chosen by the "
@@ -169,7 +170,7 @@ def _check_same_run(config: RunConfig, folder: RunFolder) -> None:
             f"{folder.path} holds a run with another configuration (differs in {', '.join(changed[:6])}); "
             "choose another run.name, or go back to the settings in its config.yaml"
         )
-    if json.loads(folder.zero.read_text(encoding="utf-8")) != read_zero(config.train.deepspeed):
+    if read_run_json(folder.zero, {}) != read_zero(config.train.deepspeed):
         raise ConfigError(f"{config.train.deepspeed}: changed since run {folder.path} began; choose another run.name")
     read_sources(config, folder)
     check_explained_set(folder)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import json
 import os
 import shutil
 from collections import Counter
@@ -29,11 +28,14 @@ from clsgen_dist.data.splits import Survey, assign, check_splits, survey
 from clsgen_dist.data.store import write_rows
 from clsgen_dist.data.synthetic import vignettes
 from clsgen_dist.errors import CheckpointError, ConfigError, DataError
-from clsgen_dist.integrity import sha256_of, write_json
+from clsgen_dist.integrity import read_run_json, sha256_of, write_json
 from clsgen_dist.records import SPLITS, UNLABELLED, Row
 
 #: Settings of rows that rows of an earlier version know nothing of.
 _LATER_SETTINGS = ("subgroup_columns", "reference_columns", "allow_shared_groups")
+#: What the manifest of rows says of them, as far as anything depends on it.
+_OF_A_SPLIT = {"source": str, "source_sha256": str | None, "num_rows": int, "sha256": str}
+_NEEDED = {"settings": dict, **{f"splits.{split}.{name}": k for split in SPLITS for name, k in _OF_A_SPLIT.items()}}
 
 
 @dataclass(frozen=True)
@@ -205,9 +207,9 @@ def read_sources(config: RunConfig, folder: RunFolder) -> dict[str, Any]:
     Raises:
         ConfigError: the folder's rows were read with other settings.
         DataError: a file of rows changed since.
-        CheckpointError: the run folder's own rows were altered.
+        CheckpointError: the run folder's own rows, or what is written of them, were altered.
     """
-    facts: dict[str, Any] = json.loads(folder.labelled_manifest.read_text(encoding="utf-8"))
+    facts = read_run_json(folder.labelled_manifest, _NEEDED)
     # Rows that were read before there were such settings were read as their defaults say.
     later = {f"data.{name}": getattr(Data(), name) for name in _LATER_SETTINGS}
     before, now = {**later, **facts["settings"]}, _row_settings(config)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections import Counter
@@ -27,7 +26,7 @@ from clsgen_dist.explain.report import (
     write_explain_report,
 )
 from clsgen_dist.explain.rounds import first_counts
-from clsgen_dist.integrity import sha256_of, write_json
+from clsgen_dist.integrity import read_run_json, sha256_of, write_json
 from clsgen_dist.records import EXPLAINED_SPLITS, UNLABELLED, Row
 
 
@@ -89,9 +88,16 @@ def write_explained_set(
     os.replace(staging, folder.explained)
 
 
+def read_explained_set(folder: RunFolder) -> dict[str, Any]:
+    """What `write_explained_set` wrote of the set. Raises CheckpointError where it is not as that writes it."""
+    parts = {"sha256": str, "num_explained": int}
+    needed = {f"splits.{split}.{name}": kind for split in EXPLAINED_SPLITS for name, kind in parts.items()}
+    return read_run_json(folder.manifest, {"made_by": dict, **needed})
+
+
 def check_explained_set(folder: RunFolder) -> None:
     """Compares the explained splits with their manifest. Raises CheckpointError where one was altered."""
-    splits = json.loads(folder.manifest.read_text(encoding="utf-8"))["splits"]
+    splits = read_explained_set(folder)["splits"]
     for split in EXPLAINED_SPLITS:
         if not folder.rows(split).is_file() or sha256_of(folder.rows(split)) != splits[split]["sha256"]:
             raise CheckpointError(f"{folder.rows(split)}: altered since the run began (sha256 differs)")

@@ -20,7 +20,7 @@ from clsgen_dist.errors import ConfigError, DataError
 from clsgen_dist.explain.budget import check_budget
 from clsgen_dist.explain.checks import CAUSES
 from clsgen_dist.explain.crew import Crew, LocalCrew
-from clsgen_dist.explain.explained_set import write_explained_set
+from clsgen_dist.explain.explained_set import read_explained_set, write_explained_set
 from clsgen_dist.explain.memory import TeacherMemory
 from clsgen_dist.explain.rounds import Rounds
 from clsgen_dist.explain.teachers import SENTENCES, check_teacher, make_explainer, shown_prompts
@@ -117,7 +117,7 @@ def explained_set_stands(config: RunConfig, folder: RunFolder) -> bool:
     if not folder.manifest.is_file():
         return False
     sources = read_sources(config, folder)["splits"]
-    made = json.loads(folder.manifest.read_text(encoding="utf-8"))
+    made = read_explained_set(folder)
     return bool(made["made_by"] == _deciding_settings(config, sources))
 
 

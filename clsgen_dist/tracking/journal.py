@@ -62,10 +62,30 @@ def read_entries(path: Path, start: int = 0) -> Iterator[Entry]:
             if not line.strip():
                 continue
             try:
-                content = json.loads(line)
-                yield Entry(int(content.pop("seq")), str(content.pop("kind")), content, end)
-            except (ValueError, KeyError, TypeError, AttributeError):
+                entry = _entry(json.loads(line), end)
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                entry = None
+            if entry is not None:
+                yield entry
+            else:
                 _LOG.warning("%s: the line that ends at byte %d cannot be read and is left out", path, end)
+
+
+#: What entries of a kind must say to be understood.
+_NEEDED: dict[str, dict[str, type]] = {
+    "metrics": {"metrics": dict, "step": int, "time": int},
+    "params": {"params": dict},
+    "tags": {"tags": dict},
+    "artifacts": {"path": str, "folder": str},
+    "dataset": {"name": str, "digest": str, "path": str, "split": str, "num_rows": int},
+    "status": {"status": str, "time": int},
+}
+
+
+def _entry(content: dict[str, Any], end: int) -> Entry | None:
+    kind = str(content.pop("kind"))
+    entry = Entry(int(content.pop("seq")), kind, content, end)
+    return entry if all(isinstance(content[name], of) for name, of in _NEEDED.get(kind, {}).items()) else None
 
 
 class Journal:
@@ -215,9 +235,19 @@ class Record:
         """Reads a record; None where there is none that can be read."""
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            return cls(**{name: content[name] for name in cls.__dataclass_fields__ if name in content})
-        except (FileNotFoundError, ValueError, TypeError):
-            return None  # the run is found again by its key, and what it has by the number that it holds
+            record = cls(**{name: content[name] for name in cls.__dataclass_fields__ if name in content})
+        except (FileNotFoundError, ValueError, TypeError, RecursionError):
+            record = None
+        # Without it the run is found again by its key, and what it has by the number that it holds.
+        return record if record and record._is_whole() else None
+
+    def _is_whole(self) -> bool:
+        numbers = [self.seq, self.offset, *self.left] if isinstance(self.left, list) else [None]
+        return (
+            isinstance(self.uri, str)
+            and all(isinstance(name, str | None) for name in (self.run_id, self.key))
+            and all(isinstance(number, int) and number >= 0 for number in numbers)
+        )
 
     def save(self, path: Path) -> None:
         """Writes the record so that a reader meets the whole of it, after a loss of power too. Raises OSError."""

@@ -142,7 +142,7 @@ def bundle(doors: Doors, case: Case, folder: Path) -> tuple[str, str]:
     from clsgen_dist.bundle import load_bundle
 
     place = Path(shutil.copytree(doors.full_bundle if case.more.get("full") else doors.bundle, folder / "bundle"))
-    _change(case, place)
+    change(case, place)
     return told(lambda: load_bundle(place, device=torch.device("cpu"), base=case.more.get("base")))
 
 
@@ -167,7 +167,7 @@ def calibrator(doors: Doors, case: Case, folder: Path) -> tuple[str, str]:
     return told(lambda: load_bundle(place, device=torch.device("cpu")))
 
 
-def _change(case: Case, place: Path) -> None:
+def change(case: Case, place: Path) -> None:
     """Sets values of JSON files, writes a file, calls a maker; then seals again where that is asked for."""
     for name, values in case.more.get("set", {}).items():
         content = json.loads((place / name).read_text())
@@ -243,24 +243,6 @@ def listed(doors: Doors, case: Case, folder: Path) -> tuple[str, str]:
         return told(lambda: check_endpoint(settings))
 
 
-def run_folder(doors: Doors, case: Case, folder: Path) -> tuple[str, str]:
-    """A file of a run folder that was altered; then the same command again."""
-    from clsgen_dist.prepare import prepare
-    from tests.support.tiny import tiny_config
-
-    asked = tiny_config(folder)
-    place = doors.folder / "prepared"
-    if not place.exists():
-        prepare(tiny_config(doors.folder, **{"run.name": "prepared", "run.output_dir": str(doors.folder)}))
-    target = asked.folder
-    shutil.copytree(place, target)
-    return told(lambda: (made_in(case, target), prepare(asked)))
-
-
-def made_in(case: Case, target: Path) -> None:
-    made(case, target)
-
-
 DOORS: dict[str, Callable[[Doors, Case, Path], tuple[str, str]]] = {
     "config": config,
     "zero": zero,
@@ -272,5 +254,4 @@ DOORS: dict[str, Callable[[Doors, Case, Path], tuple[str, str]]] = {
     "calibrator": calibrator,
     "endpoint": endpoint,
     "listed": listed,
-    "run_folder": run_folder,
 }

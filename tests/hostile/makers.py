@@ -452,3 +452,40 @@ def index_that_slips(folder: Path) -> None:
     (folder / "model" / "model.safetensors").rename(folder / "model" / "part.safetensors")
     index = {"metadata": {"total_size": 1}, "weight_map": {"model.norm.weight": "../../elsewhere.safetensors"}}
     (folder / "model" / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+# What a run folder holds
+
+
+def nested_explained_manifest(place: Path) -> None:
+    _nested(place / "explained" / "manifest.json")
+
+
+def unknown_key_in_config(place: Path) -> None:
+    with (place / "config.yaml").open("a") as file:
+        file.write("surprise: 1\n")
+
+
+def other_seed_in_config(place: Path) -> None:
+    text = (place / "config.yaml").read_text()
+    (place / "config.yaml").write_text(text.replace("seed: 1", "seed: 2", 1))
+
+
+def nothing_in_folder(place: Path) -> None:
+    """Nothing that was not there."""
+
+
+def folder_for_journal(place: Path) -> None:
+    (place.parent / "tracking" / "journal.jsonl").mkdir()
+
+
+def nested_tracking(place: Path) -> None:
+    _nested(place.parent / "tracking.json")
+
+
+def nested_journal(place: Path) -> None:
+    _nested(place.parent / "tracking" / "journal.jsonl")
+
+
+def _nested(path: Path) -> None:
+    path.write_text("[" * 200_000 + "]" * 200_000 + "\n")
