@@ -4,6 +4,7 @@
 # make test      checks, then every test
 # make bench-quick  training and prediction against TRL and the HF Trainer, ten minutes on two cores
 # make bench-prediction   rows a second beside transformers' pipeline and generate
+# make bench-gpu   one GPU: utilisation and the longest row that trains, beside TRL where it is installed
 # make campaign-fuzz   ten minutes of mutated inputs
 # make campaign-faults   kills, stops and damages small runs and counts what they survive; more than an hour
 # make audit     known weaknesses of the pinned packages; needs the network
@@ -20,7 +21,7 @@ BACKBONE := models/gemma3-270m
 TORCH_INDEX ?=
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: venv demo backbone checks test campaign-fuzz campaign-faults campaign-serving audit bench-quick bench-prediction
+.PHONY: venv demo backbone checks test campaign-fuzz campaign-faults campaign-serving audit bench-quick bench-prediction bench-gpu
 .PHONY: docs clean
 
 venv: $(INSTALLED)
@@ -52,6 +53,9 @@ bench-quick: backbone
 
 bench-prediction: backbone
 	$(BIN)/python benchmarks/prediction.py
+
+bench-gpu: $(INSTALLED)
+	$(BIN)/python benchmarks/gpu.py
 
 campaign-fuzz: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/campaigns/fuzz.py --minutes 10
