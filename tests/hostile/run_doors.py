@@ -31,7 +31,7 @@ def tracking(doors: Doors, case: Case, folder: Path) -> tuple[str, str]:
     from clsgen_dist.tracking.sync import sync_tracking
 
     (folder / "tracking").mkdir()
-    (folder / "tracking.json").write_text('{"uri": "sqlite:///never-opened.db"}')
+    (folder / "tracking.json").write_text(json.dumps({"uri": f"sqlite:///{folder}/mlflow.db"}))
     made(case, folder)
     return told(lambda: sync_tracking(folder, None))
 
