@@ -176,7 +176,8 @@ def kept_alike(mirror: Mirror | None) -> Iterator[None]:
 
 def _is_mirrored(name: str) -> bool:
     parts = name.split("/")
-    return parts[0] != CHECKPOINTS and not any(part.startswith(".") for part in parts)
+    # Empty parts and dots also lead out of the folder: keys of a store may be `/etc/x` and `../x`.
+    return parts[0] != CHECKPOINTS and not any(part == "" or part.startswith(".") for part in parts)
 
 
 def _in_order(names: Iterable[str]) -> list[str]:

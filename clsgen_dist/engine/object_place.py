@@ -151,7 +151,7 @@ class ObjectPlace:
         if _BEST_LAST not in listed:
             return
         for name in sorted(listed, key=lambda name: name == _BEST_LAST):
-            objects.download(name, folder / name)
+            objects.download(name, folder / Path(name).name)
 
     def _download(self, step: str, copy: Path) -> str | None:
         """Fills this node's copy; returns what is wrong with it as far as names and sizes show."""

@@ -102,6 +102,15 @@ def test_checkpoints_and_hidden_files_stay_where_they_are(tmp_path: Path) -> Non
     assert list(one.objects.listing()) == ["a"]
 
 
+def test_keys_that_lead_out_of_the_folder_are_not_brought(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, came = node(tmp_path, "one")
+    one.objects.write("good", b"1")
+    names = ["good", "../out", f"/{tmp_path}/out", "a/../../../out", "a//b"]
+    monkeypatch.setattr(Objects, "listing", lambda self: dict.fromkeys(names, Stored(1, 5)))
+    one.pull()
+    assert came.went == ["good"]
+
+
 def test_what_is_taken_away_goes_from_all_copies(tmp_path: Path) -> None:
     (one, _), (other, _) = node(tmp_path, "one"), node(tmp_path, "other")
     fill(one.folder, a="1", b="1")
