@@ -103,6 +103,16 @@ def read_run_json(path: Path, needed: Mapping[str, type | UnionType]) -> dict[st
     raise CheckpointError(f"{path}: {fault}; restore it from a copy, or choose another run.name")
 
 
+def check_unaltered(path: Path, sha256: str) -> None:
+    """Compares a file of a run folder with the hash that the run noted. Raises CheckpointError where it differs."""
+    try:
+        fault = None if sha256_of(path) == sha256 else "altered since the run began (sha256 differs)"
+    except OSError as error:
+        fault = f"cannot be read ({error.strerror})"
+    if fault is not None:
+        raise CheckpointError(f"{path}: {fault}; restore it from a copy, or choose another run.name")
+
+
 def _read_object(path: Path) -> dict[str, Any]:
     """Raises OSError, or ValueError with words that a user understands."""
     with path.open("rb") as file:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from pathlib import Path
 
 from clsgen_dist.config.folder import RunFolder
 from clsgen_dist.config.going_on import changed_settings
@@ -24,7 +25,7 @@ from clsgen_dist.explain.stage import (
     explained_set_stands,
     hire_locally,
 )
-from clsgen_dist.integrity import read_run_json
+from clsgen_dist.integrity import check_unaltered, read_run_json, sha256_of, write_json
 from clsgen_dist.model.backbone import make_small_backbone, write_out_gguf
 from clsgen_dist.model.build import build_skeleton
 from clsgen_dist.progress import Listener, silent
@@ -161,6 +162,19 @@ def _write_all_tokens(config: RunConfig, folder: RunFolder) -> None:
             raise ConfigError(
                 f"train.token_budget is {config.train.token_budget}, the longest row of {split} has {longest} tokens"
             )
+    write_json(_token_hashes(folder), {split: sha256_of(folder.tokens(split)) for split in SPLITS})
+
+
+def _token_hashes(folder: RunFolder) -> Path:
+    return folder.tokens("train").with_name("manifest.json")
+
+
+def _check_tokens(folder: RunFolder) -> None:
+    """Compares the tokens with what was noted of them. Raises CheckpointError where they were altered."""
+    if _token_hashes(folder).exists():  # an earlier version noted nothing
+        noted = read_run_json(_token_hashes(folder), dict.fromkeys(SPLITS, str))
+        for split in SPLITS:
+            check_unaltered(folder.tokens(split), noted[split])
 
 
 def _check_same_run(config: RunConfig, folder: RunFolder) -> None:
@@ -174,3 +188,4 @@ def _check_same_run(config: RunConfig, folder: RunFolder) -> None:
         raise ConfigError(f"{config.train.deepspeed}: changed since run {folder.path} began; choose another run.name")
     read_sources(config, folder)
     check_explained_set(folder)
+    _check_tokens(folder)

@@ -27,8 +27,8 @@ from clsgen_dist.data.rows import read_rows
 from clsgen_dist.data.splits import Survey, assign, check_splits, survey
 from clsgen_dist.data.store import write_rows
 from clsgen_dist.data.synthetic import vignettes
-from clsgen_dist.errors import CheckpointError, ConfigError, DataError
-from clsgen_dist.integrity import read_run_json, sha256_of, write_json
+from clsgen_dist.errors import ConfigError, DataError
+from clsgen_dist.integrity import check_unaltered, read_run_json, sha256_of, write_json
 from clsgen_dist.records import SPLITS, UNLABELLED, Row
 
 #: Settings of rows that rows of an earlier version know nothing of.
@@ -232,8 +232,7 @@ def _check_unchanged(splits: Mapping[str, Any], folder: RunFolder) -> None:
     for split, facts in splits.items():
         if source_hash(facts["source"]) not in (facts["source_sha256"], None):
             raise DataError(f"{facts['source']}: changed since run {folder.path} began; choose another run.name")
-        if sha256_of(folder.labelled(split)) != facts["sha256"]:
-            raise CheckpointError(f"{folder.labelled(split)}: altered since the run began (sha256 differs)")
+        check_unaltered(folder.labelled(split), facts["sha256"])
 
 
 def _row_settings(config: RunConfig) -> dict[str, Any]:

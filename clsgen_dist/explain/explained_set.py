@@ -12,7 +12,6 @@ from typing import Any
 from clsgen_dist.config.folder import RunFolder
 from clsgen_dist.config.run import RunConfig, leaves
 from clsgen_dist.data.store import stored_rows, write_rows
-from clsgen_dist.errors import CheckpointError
 from clsgen_dist.explain.memory import KEPT, Outcome, TeacherMemory
 from clsgen_dist.explain.report import (
     MAX_EXAMPLES,
@@ -26,7 +25,7 @@ from clsgen_dist.explain.report import (
     write_explain_report,
 )
 from clsgen_dist.explain.rounds import first_counts
-from clsgen_dist.integrity import read_run_json, sha256_of, write_json
+from clsgen_dist.integrity import check_unaltered, read_run_json, sha256_of, write_json
 from clsgen_dist.records import EXPLAINED_SPLITS, UNLABELLED, Row
 
 
@@ -99,8 +98,7 @@ def check_explained_set(folder: RunFolder) -> None:
     """Compares the explained splits with their manifest. Raises CheckpointError where one was altered."""
     splits = read_explained_set(folder)["splits"]
     for split in EXPLAINED_SPLITS:
-        if not folder.rows(split).is_file() or sha256_of(folder.rows(split)) != splits[split]["sha256"]:
-            raise CheckpointError(f"{folder.rows(split)}: altered since the run began (sha256 differs)")
+        check_unaltered(folder.rows(split), splits[split]["sha256"])
 
 
 class _Tally:

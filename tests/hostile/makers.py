@@ -489,3 +489,30 @@ def nested_journal(place: Path) -> None:
 
 def _nested(path: Path) -> None:
     path.write_text("[" * 200_000 + "]" * 200_000 + "\n")
+
+
+def remove_labelled_rows(folder: Path) -> None:
+    (folder / "rows" / "calibration.parquet").unlink()
+
+
+def remove_rows_manifest(folder: Path) -> None:
+    (folder / "rows" / "manifest.json").unlink()
+
+
+def remove_explained_rows(folder: Path) -> None:
+    (folder / "explained" / "validation.parquet").unlink()
+
+
+def remove_zero(folder: Path) -> None:
+    (folder / "ds_config.json").unlink()
+
+
+def remove_tokens(folder: Path) -> None:
+    (folder / "tokens" / "train.arrow").unlink()
+
+
+def flip_tokens(folder: Path) -> None:
+    path = folder / "tokens" / "calibration.arrow"
+    whole = bytearray(path.read_bytes())
+    whole[len(whole) // 2] ^= 1
+    path.write_bytes(bytes(whole))
