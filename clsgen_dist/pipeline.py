@@ -160,7 +160,8 @@ def run_rank(
     ranks = start_distributed(config.train.collective_timeout_seconds)
     home = Home(config, ranks)
     attempt = folder.path / f".signs-{ranks.from_leader(uuid.uuid4().hex[:8])}"
-    with heartbeat(attempt, ranks.rank, home.mates, config.train.hang_seconds, tell):
+    seconds, stall_seconds = config.train.hang_seconds, config.train.stall_seconds
+    with heartbeat(attempt, ranks.rank, home.mates, seconds, tell, stall_seconds=stall_seconds):
         home.bring()
         if ranks.leads:
             _lead(config, folder, ranks, home, listener, stop, is_trained)

@@ -12,7 +12,13 @@ HOW_ONLY = (*FREE_TO_CHANGE, "num_workers")
 _FREE = (
     *("tracking.", "ray.", "verbalize.", "checkpoint.", "run.output_dir", "run.storage"),
     *("train.num_workers", "train.cpu_threads", "train.collective", "train.on_nonfinite", "train.max_skipped_steps"),
-    *("train.stop_grace_seconds", "train.hang_seconds", "train.dry_batch", "model.gradient_checkpointing"),
+    *(
+        "train.stop_grace_seconds",
+        "train.hang_seconds",
+        "train.stall_seconds",
+        "train.dry_batch",
+        "model.gradient_checkpointing",
+    ),
     "model.activation_offload",
     *(f"explain.{name}" for name in HOW_ONLY),
 )

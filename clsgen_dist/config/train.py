@@ -47,6 +47,9 @@ class Train(Section):
     deepspeed: str = Field("ds_configs/zero3_bf16.json", description="file of ZeRO settings")
     cpu_threads: Count | None = Field(None, description="CPU threads a worker; null: the node's cores / its workers")
     hang_seconds: Count = Field(300, description="a worker without a sign of life for so long counts as hanging")
+    stall_seconds: Count = Field(
+        300, description="in a step, so long without a further micro-batch is told, with who is behind"
+    )
     stop_grace_seconds: Count = Field(
         120, description="longest time from SIGTERM or Ctrl-C to the end of the step and its checkpoint; then it ends"
     )

@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from clsgen_dist.train.standstill import MARK, Standstill, words_of
+
 #: Neighbours that a rank looks at: where one of them hangs beside the rank itself, another one still sees it.
 _NUM_WATCHED = 2
 #: Exit code of a rank that ends since another one hangs.
@@ -32,12 +34,14 @@ class Sign:
         count: signs given so far; a clock would be another one on every node.
         process, host: where it runs.
         started: when the process began, in ticks of its node, so that a number used again is told apart.
+        mark: micro-batches that it has begun.
     """
 
     count: int
     process: int
     host: str
     started: int
+    mark: int = 0
 
 
 class Watch:
@@ -67,16 +71,25 @@ class Watch:
 
 @contextmanager
 def heartbeat(
-    folder: Path, rank: int, mates: Sequence[int], hang_seconds: float, tell: Callable[[str], None]
+    folder: Path,
+    rank: int,
+    mates: Sequence[int],
+    hang_seconds: float,
+    tell: Callable[[str], None],
+    *,
+    stall_seconds: float = float("inf"),
 ) -> Iterator[None]:
     """Gives signs of life while the block runs, and ends this process where a neighbour has stopped to.
+
+    Where all live and the steps do not go on, the rank that is behind is named, see `standstill`.
 
     Args:
         folder: which all mates see; made where it is absent. Of one attempt alone.
         rank: of this process.
         mates: ranks that see the folder, this one included, in order.
         hang_seconds: without a sign for so long a rank counts as hanging.
-        tell: gets the message, once, before the process ends.
+        tell: gets the message, once, before the process ends; and that of a standstill.
+        stall_seconds: without a further micro-batch for so long, in a step, the group counts as standing still.
     """
     if len(mates) == 1:
         yield
@@ -90,9 +103,10 @@ def heartbeat(
     def beat() -> None:
         count, interval = 0, min(5.0, hang_seconds / 4)
         before = time.monotonic()
+        standstill = Standstill(MARK, stall_seconds, before)
         while not ended.wait(interval):
             count += 1
-            _give(folder / str(rank), Sign(count, os.getpid(), socket.gethostname(), _start_of(os.getpid())))
+            _give(folder / str(rank), _sign_of_this_process(count))
             now = time.monotonic()
             late, before = now - before > hang_seconds / 2, now
             for peer, watch in watches.items():
@@ -106,6 +120,8 @@ def heartbeat(
                     )
                     _end(sign)
                     os._exit(HUNG)
+            if standstill.look(now) and not late:
+                _tell_standstill(folder, rank, mates, stall_seconds, tell)
 
     thread = threading.Thread(target=beat, daemon=True, name="heartbeat")
     thread.start()
@@ -117,6 +133,24 @@ def heartbeat(
         (folder / str(rank)).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             folder.rmdir()  # the last one takes it away
+
+
+def _sign_of_this_process(count: int) -> Sign:
+    return Sign(count, os.getpid(), socket.gethostname(), _start_of(os.getpid()), MARK.count)
+
+
+def _tell_standstill(
+    folder: Path, rank: int, mates: Sequence[int], stall_seconds: float, tell: Callable[[str], None]
+) -> None:
+    """All ranks come here at about the same time; one of them speaks."""
+    found = {rank: _sign_of_this_process(0)}
+    for peer in mates:
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            found.setdefault(peer, Sign(**json.loads((folder / str(peer)).read_text(encoding="utf-8"))))
+    places = {peer: f"process {sign.process} on {sign.host}" for peer, sign in found.items()}
+    speaker, words = words_of({peer: sign.mark for peer, sign in found.items()}, places, stall_seconds)
+    if speaker == rank:
+        tell(words)
 
 
 def _give(place: Path, sign: Sign) -> None:

@@ -19,6 +19,7 @@ from clsgen_dist.objective import Denominators, LossSums, Weights, joint_loss, k
 from clsgen_dist.records import UNLABELLED
 from clsgen_dist.train.general import GeneralText
 from clsgen_dist.train.loader import Loader
+from clsgen_dist.train.standstill import MARK
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,7 @@ class Stepper:
         self._engine.module.train()
         terms = []
         for number, batch in enumerate(batches):
+            MARK.begin_micro_batch()
             sums = forward_sums(self._engine, batch, self._weights)
             last = self._general is None and number == len(plan) - 1
             self._engine.backward(joint_loss(sums, denominators, self._weights), last=last)
@@ -128,6 +130,7 @@ class Stepper:
                 self._num_skips_left = 0  # the weights are no longer those before the step
             if not report.applied or not np.isfinite(grad_norm):
                 skipped = self._skip(step, "gradient", plan, None)
+        MARK.end_step()
         seconds = time.perf_counter() - started
         return replace(self._metrics(totals, denominators, general_kl, grad_norm, rows, seconds), skipped=skipped)
 
@@ -145,6 +148,7 @@ class Stepper:
         total = torch.zeros((), dtype=torch.float64)
         for number, members in enumerate(plan):
             batch = collate([general.split[row] for row in members], one_line=self._one_line).to(self._ranks.device)
+            MARK.begin_micro_batch()
             output = self._engine.forward(
                 batch.input_ids, batch.position_ids, batch.cls_index, batch.lm_index, with_base=True
             )

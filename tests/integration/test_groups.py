@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import time
 from pathlib import Path
 
 import pytest
 
 from clsgen_dist.config.folder import RunFolder
 from clsgen_dist.config.run import RunConfig
+from clsgen_dist.data.batch import Batch
+from clsgen_dist.data.plan import MicroBatch
 from clsgen_dist.engine.manifest import complete_checkpoints
 from clsgen_dist.errors import ConfigError
 from clsgen_dist.pipeline import run_launched
 from clsgen_dist.progress import Event, silent
+from clsgen_dist.train.loader import Loader
 from tests.support.ranks import RankPool, RanksFailed
 from tests.support.runs import assert_same_weights, compared_config, flow_on_rank, kept_weights, long_rows
 
@@ -50,6 +55,37 @@ def test_a_worker_that_hangs_is_named_and_the_same_command_goes_on(two_ranks: Ra
     assert complete_checkpoints(RunFolder(hung.folder).checkpoints)
     two_ranks.run(flow_on_rank, hung, seconds=240.0)
     assert_same_weights(kept_weights(hung), kept_weights(whole), atol=0)
+
+
+def slow_on_rank(config: RunConfig, told: Path) -> None:
+    """The whole flow; rank 1 lives and takes long over its fourth micro-batch. Rank 0's words go to a file."""
+    rank, laid_out, num_laid_out = os.environ["RANK"], Loader._laid_out, 0
+    before = os.dup(2)
+
+    def slowly(self: Loader, members: MicroBatch) -> Batch:
+        nonlocal num_laid_out
+        num_laid_out += 1
+        if rank == "1" and num_laid_out == 4:
+            time.sleep(6)
+        return laid_out(self, members)
+
+    Loader._laid_out = slowly  # type: ignore[method-assign]
+    if rank == "0":
+        os.dup2(os.open(told / "stderr", os.O_WRONLY | os.O_CREAT, 0o600), 2)
+    try:
+        run_launched(config, silent)
+    finally:
+        Loader._laid_out = laid_out  # type: ignore[method-assign]
+        os.dup2(before, 2)
+
+
+def test_a_worker_that_lives_and_does_not_get_on_is_named(two_ranks: RankPool, tmp_path: Path) -> None:
+    config = compared_config(tmp_path, "slow", long_rows(24), **{"train.hang_seconds": 4, "train.stall_seconds": 3})
+    two_ranks.run(slow_on_rank, config, tmp_path, seconds=240.0)
+    told = re.findall(r"no micro-batch for 3 s .*", (tmp_path / "stderr").read_text())
+    assert len(told) == 1
+    assert re.search(r"stall_seconds\): rank 1 \(process \d+ on \S+\) has begun 3, others 4 and wait for it", told[0])
+    assert RunFolder(config.folder).bundle.exists(), "nothing was ended"
 
 
 def apart_on_rank(config: RunConfig) -> str:
