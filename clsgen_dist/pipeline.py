@@ -33,7 +33,6 @@ from clsgen_dist.mirror import kept_alike, mirror_of
 from clsgen_dist.observe import RunObserver, Unobserved, note_training, open_tracker, peak_memory_mib
 from clsgen_dist.prepare import backbone_place, prepare
 from clsgen_dist.progress import Event, Listener, silent
-from clsgen_dist.release import calibrate, evaluate_split
 from clsgen_dist.stopping import StopRequest, heeding_signals
 from clsgen_dist.tracking.mlflow import MlflowTracker
 from clsgen_dist.train.heartbeat import heartbeat
@@ -219,6 +218,9 @@ def _stages(
     home.share()
     trust = config.model.trust_remote_code
     bundle = load_bundle(folder.bundle, device=ranks.device, trust_remote_code=trust)
+    # Brings libraries of statistics and plots, for which training does not wait.
+    from clsgen_dist.release import calibrate, evaluate_split
+
     bundle = calibrate(config, folder, bundle, ranks, listener)
     evaluate_split(config, folder, bundle, ranks, tracker, listener)
     if tracker:

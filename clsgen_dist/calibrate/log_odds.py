@@ -10,7 +10,6 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
-from sklearn.isotonic import IsotonicRegression
 
 from clsgen_dist.calibrate.families import MOST_EXTREME, beta_features, log_odds
 from clsgen_dist.calibrate.newton import minimise
@@ -102,6 +101,8 @@ def fit_isotonic(logits_N2: FloatArray, labels_N: IntArray, max_temperature: flo
     Returns:
         The parameters of the map, and warnings.
     """
+    from sklearn.isotonic import IsotonicRegression  # takes a second, which whoever opens a bundle would wait for
+
     d_N = log_odds(logits_N2)
     warnings = _separation(d_N, labels_N)
     least = 1 / (len(d_N) + 2)

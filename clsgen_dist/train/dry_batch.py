@@ -56,15 +56,18 @@ def check_fits(
     engine.module.train()
     longest = int(split.lengths.max())
     fitting: int | None = None
+    rehearsed: list[int] = []
     for budget in sorted({max(longest, token_budget // 2), token_budget}):
         members = heaviest(split, seed, global_batch, budget, ranks.world_size)
+        if members == rehearsed:  # a step's rows are fewer than half the budget: there is nothing heavier to try
+            break
         try:
             _rehearse(engine, ranks, split, weights, members, one_line)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             raise ConfigError(_advice(ranks.rank, token_budget, fitting, longest)) from None
-        fitting = budget
+        fitting, rehearsed = budget, members
 
 
 def heaviest(split: TokenizedSplit, seed: int, global_batch: int, token_budget: int, world_size: int) -> list[int]:

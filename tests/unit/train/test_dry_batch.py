@@ -5,12 +5,14 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from clsgen_dist.train.dry_batch import heaviest, is_out_of_memory
+from clsgen_dist.train import dry_batch
+from clsgen_dist.train.dry_batch import check_fits, heaviest, is_out_of_memory
 
 
 class Split:
@@ -37,6 +39,31 @@ def test_the_heaviest_micro_batch_has_the_long_rows() -> None:
 
 def test_one_row_is_enough() -> None:
     assert heaviest(Split([5], [0]), 0, 8, 10, 2) == [0]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("token_budget", "num_rows"), [(100, [2, 4]), (1000, [8])])
+def test_the_whole_budget_is_tried_only_where_rows_of_a_step_fill_more_than_half(
+    token_budget: int, num_rows: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight rows of 20 tokens a step."""
+    tried: list[int] = []
+
+    def rehearse(engine: object, ranks: object, split: object, weights: object, members: list[int], *_: object) -> None:
+        tried.append(len(members))
+
+    monkeypatch.setattr(dry_batch, "_rehearse", rehearse)
+    engine = SimpleNamespace(optimizer_steps=int, module=torch.nn.Identity())
+    check_fits(
+        engine,  # type: ignore[arg-type]
+        SimpleNamespace(world_size=1, rank=0),  # type: ignore[arg-type]
+        Split([20] * 40, [5] * 40),  # type: ignore[arg-type]
+        None,  # type: ignore[arg-type]
+        seed=0,
+        global_batch=8,
+        token_budget=token_budget,
+        one_line=False,
+    )
+    assert tried == num_rows
 
 
 def test_what_torch_says_where_there_is_no_memory() -> None:
