@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import socket
@@ -81,6 +82,38 @@ def heeding_signals(grace_seconds: float) -> Iterator[StopRequest]:
         theirs.close()  # the watcher reads the end and goes
         watcher.join(timeout=5)
         ours.close()
+
+
+@contextmanager
+def heeding_sigterm_in_any_thread(stop: StopRequest, grace_seconds: float) -> Iterator[None]:
+    """Takes SIGTERM where the work is not in the main thread, as in a worker of Ray, whose own way is to die of it.
+
+    Inside of `held` the signal is noted. Where nothing is held, or `grace_seconds` after it, the process ends, with code
+    143: what it was at is done again by whoever starts it anew.
+    """
+    reader, writer = os.pipe()
+
+    def watch() -> None:
+        if os.read(reader, 1) and not ended.is_set():
+            stop.ask(signal.SIGTERM)
+            if stop.is_held and ended.wait(grace_seconds):
+                return
+            _leave(signal.SIGTERM, "SIGTERM; this worker ends, the last checkpoint is whole")
+
+    ended = threading.Event()
+    watcher = threading.Thread(target=watch, daemon=True, name="signals")
+    watcher.start()
+    # Handlers of Python's own can be set in the main thread alone. This one, in C, writes where each thread stands
+    # into the pipe: that anything arrives there is the news.
+    faulthandler.register(signal.SIGTERM, file=writer, all_threads=False)
+    try:
+        yield
+    finally:
+        faulthandler.unregister(signal.SIGTERM)
+        ended.set()
+        os.close(writer)  # the watcher reads the end
+        watcher.join(timeout=5)
+        os.close(reader)
 
 
 def _watch(signals: socket.socket, stop: StopRequest, grace_seconds: float) -> None:

@@ -27,7 +27,7 @@ from clsgen_dist.config.run import RunConfig, leaves
 from clsgen_dist.config.services import Ray
 from clsgen_dist.errors import ClsGenError, ConfigError, Interrupted
 from clsgen_dist.progress import Event, Listener
-from clsgen_dist.stopping import StopRequest
+from clsgen_dist.stopping import StopRequest, heeding_sigterm_in_any_thread
 
 RankMain = Callable[[dict[str, Any], Listener, StopRequest], None]
 
@@ -184,8 +184,12 @@ def _rank(loop_config: dict[str, Any]) -> None:
     if rank == 0:  # the others hear of it from rank 0, at the end of a step
         threading.Thread(target=_hear_of_signals, args=(relay, stop), daemon=True, name="signals").start()
     try:
-        loop_config["rank_main"](loop_config["config"], lambda event: relay.tell.remote(event), stop)
+        with heeding_sigterm_in_any_thread(stop, loop_config["config"]["train"]["stop_grace_seconds"]):
+            loop_config["rank_main"](loop_config["config"], lambda event: relay.tell.remote(event), stop)
     except ClsGenError as error:
+        if isinstance(error, Interrupted) and ray.get(relay.signal.remote()) is None:
+            # A worker was told to go, not the run: Ray starts the group again.
+            raise RuntimeError(f"a worker got SIGTERM: {error}") from None
         ray.get(relay.fail.remote(error, rank))
         # The other ranks failed alike or wait in a collective; without this process there they wait no longer.
         if torch.distributed.is_initialized():
@@ -198,13 +202,13 @@ def _rank(loop_config: dict[str, Any]) -> None:
 
 def _hear_of_signals(relay: Any, stop: StopRequest) -> None:
     """Asks the driver for a signal, once a second; where no step is taken, the run ends by its word alone."""
-    while stop.signal_number is None:
+    number = None
+    while number is None:
         time.sleep(1.0)
         number = ray.get(relay.signal.remote())
-        if number is not None:
-            stop.ask(number)
+    stop.ask(number)
     if not stop.is_held:
-        relay.fail.remote(Interrupted("the same command goes on where it was", stop.signal_number), 0)
+        relay.fail.remote(Interrupted("the same command goes on where it was", number), 0)
 
 
 @ray.remote(num_cpus=0)

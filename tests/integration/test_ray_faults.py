@@ -1,0 +1,172 @@
+"""A run under Ray that is hit twice: a worker gets SIGTERM, then driver and head get kill -9; and what it tells."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from clsgen_dist.config.folder import RunFolder
+from clsgen_dist.config.run import RunConfig, dump_config
+from clsgen_dist.engine.checkpoint import complete_checkpoints
+from tests.support.runs import split_files
+from tests.support.tiny import ROOT, tiny_backbone, tiny_config, tiny_rows
+from tests.support.watching import SECRETS, kill, telling_secrets, watched
+
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
+
+#: Steps of the run; those between checkpoints that it writes unasked.
+NUM_STEPS, CHECKPOINT_STEPS = 48, 20
+
+
+@dataclass(frozen=True)
+class Hit:
+    """The run after all of it.
+
+    Attributes:
+        config: of the run.
+        asked: steps of the checkpoints that stood once the group had started again after SIGTERM.
+        stood: checkpoints at the kill, by step, and when they were written.
+        found: those in the end.
+        left: processes that were there a while after driver and head were gone.
+        run_ids: MLflow runs that the run folder spoke of, before the kill and in the end.
+        lines, given: see `Watched`.
+        telling: command lines and files with a secret in them.
+    """
+
+    config: RunConfig
+    asked: list[int]
+    stood: dict[int, int]
+    found: dict[int, int]
+    left: list[str]
+    run_ids: tuple[str, str]
+    lines: set[str]
+    given: set[str]
+    telling: list[str]
+
+
+@pytest.fixture(scope="module")
+def hit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hit]:
+    folder = tmp_path_factory.mktemp("hit")
+    settings = {
+        "model.name_or_path": tiny_backbone(folder / "backbone"),
+        **split_files(folder, tiny_rows(32)),
+        "train.num_workers": 2,
+        "train.epochs": 30,
+        "train.max_steps": NUM_STEPS,
+        "train.eval_steps": 1000,
+        "train.checkpoint_steps": CHECKPOINT_STEPS,
+        "train.keep_checkpoints": 9,
+        "train.collective_timeout_seconds": 120,
+        "evaluate.max_explained_rows": 2,
+        "ray.max_failures": 1,
+        "calibrate.method": "temperature",
+    }
+    config = tiny_config(folder, **settings)
+    path, log = folder / "run.yaml", folder / "log"
+    path.write_text(dump_config(config), encoding="utf-8")
+    run, command = RunFolder(config.folder), [sys.executable, "launchers/ray_train.py", "--config", str(path)]
+    with tempfile.TemporaryDirectory(prefix="clsgen-ray-", dir="/tmp") as sessions:  # sockets have short names
+        environment = {
+            **os.environ,
+            **SECRETS,
+            "DS_ACCELERATOR": "cpu",
+            "OMP_NUM_THREADS": "1",
+            "RAY_AUTH_MODE": "disabled",
+            "RAY_TMPDIR": sessions,
+            "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+            "HF_HUB_OFFLINE": "1",
+            "PYTHONPATH": str(ROOT),
+        }
+        first = watched(command, environment, log)
+        try:
+            first.until(lambda: _told(run) >= 2, log)
+            victim = _workers(first.look())[0]
+            victim.send_signal(signal.SIGTERM)
+            first.until(lambda: bool(_written(run)) and not victim.is_running(), log)
+            asked = sorted(_written(run))
+            first.until(lambda: CHECKPOINT_STEPS in _written(run), log)
+            whole = first.look()
+            heads = [one for one in whole if one.name() in ("gcs_server", "raylet")]
+            assert len(heads) == 2, "the head is not among the driver's processes"
+            kill([whole[0], *heads])
+            stood, before = _written(run), _run_id(run)
+            psutil.wait_procs(whole, timeout=20)
+            left = [one.name() for one in whole if one.is_running()]
+        finally:
+            first.end()
+        second = watched(command, environment, log)
+        assert second.ended() == 0, log.read_text(errors="replace")[-3000:]
+        assert list(Path(sessions).rglob("*.log"))
+        lines = first.lines | second.lines
+        telling = telling_secrets(lines, folder, Path(sessions))
+    given = first.given | second.given
+    yield Hit(config, asked, stood, _written(run), left, (before, _run_id(run)), lines, given, telling)
+
+
+def test_a_worker_that_gets_sigterm_leaves_a_checkpoint_and_the_group_starts_again(hit: Hit) -> None:
+    assert len(hit.asked) == 1
+    assert 2 <= hit.asked[0] < CHECKPOINT_STEPS, "a checkpoint that only the signal can have made"
+
+
+def test_driver_and_head_are_killed_and_the_same_command_goes_on(hit: Hit) -> None:
+    assert not hit.left
+    assert hit.stood.items() <= hit.found.items(), "a checkpoint that stood was written again"
+    assert max(hit.found) == NUM_STEPS
+    assert json.loads((RunFolder(hit.config.folder).evaluation("test") / "metrics.json").read_text())["num_rows"] == 24
+
+
+def test_mlflow_has_one_run_with_every_step_once(hit: Hit) -> None:
+    import mlflow
+
+    assert hit.run_ids[0] == hit.run_ids[1]
+    client = mlflow.MlflowClient(str(hit.config.tracking.uri))
+    (run,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    assert (run.info.run_id, run.info.status) == (hit.run_ids[0], "FINISHED")
+    steps = Counter(point.step for point in client.get_metric_history(run.info.run_id, "train/loss"))
+    assert steps == Counter(range(1, NUM_STEPS + 1))
+
+
+def test_it_tells_no_secret(hit: Hit) -> None:
+    """In nothing that it writes or says, nor in the list of processes."""
+    assert len(hit.lines) > 3  # the driver, Ray's own processes, workers
+    assert not hit.telling
+    assert "DS_ACCELERATOR" in hit.given
+    # Workers track and fetch models, so they have what MLflow, stores and the Hub need, and nothing else.
+    assert hit.given & SECRETS.keys() == {"HF_TOKEN", "MLFLOW_TRACKING_PASSWORD", "AWS_SECRET_ACCESS_KEY"}
+
+
+def test_a_secret_that_is_told_would_be_found(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text(f"key={SECRETS['HF_TOKEN']}")
+    line = f"python --key {SECRETS['OPENAI_API_KEY']}"
+    assert telling_secrets({line}, tmp_path) == [f"{line}: OPENAI_API_KEY", f"{tmp_path / 'log'}: HF_TOKEN"]
+
+
+def _told(run: RunFolder) -> int:
+    """The last step that the run has told."""
+    from tests.campaigns.fault_runs import told_steps
+
+    return max((step for step, _ in told_steps(run)), default=0)
+
+
+def _written(run: RunFolder) -> dict[int, int]:
+    """Whole checkpoints by step, and when their manifest was written."""
+    found = complete_checkpoints(run.checkpoints) if run.checkpoints.exists() else []
+    return {int(path.name.removeprefix("step_")): (path / "manifest.json").stat().st_mtime_ns for path in found}
+
+
+def _workers(processes: list[psutil.Process]) -> list[psutil.Process]:
+    return [one for one in processes if "RayTrainWorker" in " ".join(one.cmdline())]
+
+
+def _run_id(run: RunFolder) -> str:
+    return str(json.loads(run.tracking.read_text())["run_id"])
