@@ -88,7 +88,7 @@ def heeding_signals(grace_seconds: float) -> Iterator[StopRequest]:
 def heeding_sigterm_in_any_thread(stop: StopRequest, grace_seconds: float) -> Iterator[None]:
     """Takes SIGTERM where the work is not in the main thread, as in a worker of Ray, whose own way is to die of it.
 
-    Inside of `held` the signal is noted. Where nothing is held, or `grace_seconds` after it, the process ends, with code
+    Inside of `held` the signal is noted. Where nothing is held, or `grace_seconds` after it, the process ends with code
     143: what it was at is done again by whoever starts it anew.
     """
     reader, writer = os.pipe()

@@ -63,14 +63,24 @@ def row(name: str, fault: str) -> Callable[[Row], Row]:
 
 
 def concluded(
-    config: RunConfig, expected: dict[str, Any], told: list[str], times: list[float], ids: set[str], num_wrong: int = 0
+    config: RunConfig,
+    expected: dict[str, Any],
+    told: list[str],
+    times: list[float],
+    ids: set[str],
+    num_wrong: int = 0,
+    gone: list[float] | None = None,
 ) -> Case:
-    """The case of a run that came to its end, or did not."""
+    """The case of a run that came to its end, or did not.
+
+    `times` of the faults; `gone`: when the processes that each had hit were, by default a second later.
+    """
     try:
         wrongs = runs.wrongs_of(config, expected, ids)
     except Exception as error:  # noqa: BLE001 - a run without a bundle is one that was not survived
         wrongs = [f"{type(error).__name__}: {error}"]
-    seconds = [second for when in times for second in runs.seconds_to_next_step(config, when)]
+    gone = gone or [when + 1.0 for when in times]
+    seconds = [second for pair in zip(times, gone, strict=True) for second in runs.seconds_to_next_step(config, *pair)]
     words = "; ".join([*told, *(wrongs or ["as if nothing had been"])])
     return Case(words, len(times), 0 if wrongs else len(times) - num_wrong, seconds)
 
@@ -172,7 +182,7 @@ def again(asked: Asked, launcher: str, num_faults: int, fault: Callable[[psutil.
     expected = expected_of(asked, launcher)
     for run, share in enumerate(asked.shares(num_faults)):
         config = runs.fault_config(asked.folder, f"{launcher}{run}")
-        told, times, ids = [], [], set()
+        told, times, gone, ids = [], [], [], set()
         for step in runs.random_steps(asked.draw, share):
             step = max(step, runs.last_step(config) + 1)
             with runs.started(config, launcher) as process:
@@ -187,11 +197,12 @@ def again(asked: Asked, launcher: str, num_faults: int, fault: Callable[[psutil.
                 process.wait(runs.LIMIT_SECONDS)
                 psutil.wait_procs(below, timeout=5)
                 num_orphans = runs.end_all(below)
+                gone.append(time.time())
                 told.append(f"exit code {process.returncode}, {num_orphans} processes left and ended")
                 ids |= run_ids(config)
         with runs.started(config, launcher) as process:
             process.wait(runs.LIMIT_SECONDS)
-        case = concluded(config, expected, told, times, ids)
+        case = concluded(config, expected, told, times, ids, gone=gone)
         yield case if process.returncode == 0 else Case(f"{case.told}\n{said(config)}", case.tried, 0, case.seconds)
 
 

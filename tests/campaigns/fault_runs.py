@@ -64,9 +64,12 @@ def wait_for_step(config: RunConfig, step: int, lives: Callable[[], bool]) -> bo
     return False
 
 
-def seconds_to_next_step(config: RunConfig, fault: float) -> list[float]:
-    """From the wall clock's time of a fault to the first step told after it; what was on its way then left out."""
-    later = [when - fault for _, when in told_steps(config) if when > fault + 1.0]
+def seconds_to_next_step(config: RunConfig, fault: float, gone: float) -> list[float]:
+    """From a fault to the first step told after those that it hit were `gone`, which may go on for a moment.
+
+    Both are times of the wall clock.
+    """
+    later = [when - fault for _, when in told_steps(config) if when > gone]
     return [min(later)] if later else []
 
 

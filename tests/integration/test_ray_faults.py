@@ -8,7 +8,6 @@ import signal
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +54,7 @@ class Hit:
 
 
 @pytest.fixture(scope="module")
-def hit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hit]:
+def hit(tmp_path_factory: pytest.TempPathFactory) -> Hit:
     folder = tmp_path_factory.mktemp("hit")
     settings = {
         "model.name_or_path": tiny_backbone(folder / "backbone"),
@@ -110,7 +109,7 @@ def hit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hit]:
         lines = first.lines | second.lines
         telling = telling_secrets(lines, folder, Path(sessions))
     given = first.given | second.given
-    yield Hit(config, asked, stood, _written(run), left, (before, _run_id(run)), lines, given, telling)
+    return Hit(config, asked, stood, _written(run), left, (before, _run_id(run)), lines, given, telling)
 
 
 def test_a_worker_that_gets_sigterm_leaves_a_checkpoint_and_the_group_starts_again(hit: Hit) -> None:

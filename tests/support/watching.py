@@ -1,4 +1,4 @@
-"""A command whose processes are looked at while it runs: what the list of processes shows, what its environment holds."""
+"""A command whose processes are looked at while it runs: their command lines, and what their environment holds."""
 
 from __future__ import annotations
 
