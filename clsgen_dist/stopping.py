@@ -92,6 +92,7 @@ def heeding_sigterm_in_any_thread(stop: StopRequest, grace_seconds: float) -> It
     143: what it was at is done again by whoever starts it anew.
     """
     reader, writer = os.pipe()
+    os.set_blocking(writer, False)  # many signals fill it
 
     def watch() -> None:
         if os.read(reader, 1) and not ended.is_set():

@@ -25,6 +25,7 @@ from tests.integration.test_stopping import signalled_on_rank
 from tests.support.ranks import RanksFailed
 from tests.support.runs import compared_config, flow_on_rank, long_rows
 from tests.support.tiny import ROOT, tiny_backbone
+from tests.support.watching import told_steps
 
 HANG_SECONDS = 10
 
@@ -241,7 +242,7 @@ def term_ranks(asked: Asked) -> Iterator[Case]:
                 rank = asked.draw.randrange(2)
                 words = (config, signal.SIGTERM, rank, ("train", step))
                 answers = pool.run(signalled_on_rank, *words, seconds=runs.LIMIT_SECONDS)
-                times.append(next(when for taken, when in runs.told_steps(config) if taken == step))
+                times.append(next(when for taken, when in told_steps(config) if taken == step))
                 newest = complete_checkpoints(RunFolder(config.folder).checkpoints)[-1]
                 reached = int(newest.name.removeprefix("step_"))
                 is_right = (

@@ -22,12 +22,12 @@ from safetensors.torch import load_file
 
 from clsgen_dist.config.folder import RunFolder
 from clsgen_dist.config.run import RunConfig, dump_config
-from clsgen_dist.tracking.journal import journal_path, read_entries
 from tests.integration.test_launchers import BIN, ENVIRONMENT, TWO_RANKS
 from tests.support import runs as support
 from tests.support.ranks import RankPool, RanksFailed, free_port
 from tests.support.runs import compared_config, flow_on_rank
 from tests.support.tiny import ROOT, tiny_rows
+from tests.support.watching import told_steps
 
 NUM_STEPS, KILLS_A_RUN = 30, 5
 LIMIT_SECONDS = 600.0
@@ -39,15 +39,6 @@ def fault_config(folder: Path, name: str, **settings: Any) -> RunConfig:
     """30 steps on two workers, a checkpoint every second one."""
     often = {"train.epochs": 3, "train.checkpoint_steps": 2, "train.num_workers": 2, "evaluate.max_explained_rows": 1}
     return compared_config(folder, name, tiny_rows(80), **{**often, **settings})
-
-
-def told_steps(config: RunConfig) -> list[tuple[int, float]]:
-    """Steps that the run has told, each once, and when, in seconds of the wall clock."""
-    path = journal_path(RunFolder(config.folder).path)
-    if not path.exists():
-        return []
-    entries = [entry.content for entry in read_entries(path) if entry.kind == "metrics"]
-    return [(entry["step"], entry["time"] / 1000) for entry in entries if "train/loss" in entry["metrics"]]
 
 
 def last_step(config: RunConfig) -> int:

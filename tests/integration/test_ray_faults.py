@@ -16,10 +16,10 @@ import pytest
 
 from clsgen_dist.config.folder import RunFolder
 from clsgen_dist.config.run import RunConfig, dump_config
-from clsgen_dist.engine.checkpoint import complete_checkpoints
+from clsgen_dist.engine.manifest import complete_checkpoints
 from tests.support.runs import split_files
 from tests.support.tiny import ROOT, tiny_backbone, tiny_config, tiny_rows
-from tests.support.watching import SECRETS, kill, telling_secrets, watched
+from tests.support.watching import SECRETS, kill, telling_secrets, told_steps, watched
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
@@ -88,7 +88,7 @@ def hit(tmp_path_factory: pytest.TempPathFactory) -> Hit:
         }
         first = watched(command, environment, log)
         try:
-            first.until(lambda: _told(run) >= 2, log)
+            first.until(lambda: len(told_steps(config)) >= 2, log)
             victim = _workers(first.look())[0]
             victim.send_signal(signal.SIGTERM)
             first.until(lambda: bool(_written(run)) and not victim.is_running(), log)
@@ -148,13 +148,6 @@ def test_a_secret_that_is_told_would_be_found(tmp_path: Path) -> None:
     (tmp_path / "log").write_text(f"key={SECRETS['HF_TOKEN']}")
     line = f"python --key {SECRETS['OPENAI_API_KEY']}"
     assert telling_secrets({line}, tmp_path) == [f"{line}: OPENAI_API_KEY", f"{tmp_path / 'log'}: HF_TOKEN"]
-
-
-def _told(run: RunFolder) -> int:
-    """The last step that the run has told."""
-    from tests.campaigns.fault_runs import told_steps
-
-    return max((step for step, _ in told_steps(run)), default=0)
 
 
 def _written(run: RunFolder) -> dict[int, int]:

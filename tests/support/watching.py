@@ -12,6 +12,9 @@ from pathlib import Path
 
 import psutil
 
+from clsgen_dist.config.folder import RunFolder
+from clsgen_dist.config.run import RunConfig
+from clsgen_dist.tracking.journal import journal_path, read_entries
 from tests.support.tiny import ROOT
 
 #: Longest wait for a command or for anything that it does, seconds.
@@ -110,3 +113,12 @@ def telling_secrets(lines: set[str], *folders: Path) -> list[str]:
         for name, secret in SECRETS.items()
         if secret.encode() in path.read_bytes()
     ]
+
+
+def told_steps(config: RunConfig) -> list[tuple[int, float]]:
+    """Steps that the run has told, each once, and when, in seconds of the wall clock."""
+    path = journal_path(RunFolder(config.folder).path)
+    if not path.exists():
+        return []
+    entries = [entry.content for entry in read_entries(path) if entry.kind == "metrics"]
+    return [(entry["step"], entry["time"] / 1000) for entry in entries if "train/loss" in entry["metrics"]]
