@@ -1,4 +1,4 @@
-"""A run under Ray that is hit twice: a worker gets SIGTERM, then driver and head get kill -9; and what it tells."""
+"""A run under Ray: a worker gets SIGTERM, driver and head get kill -9, at last a worker meets a user's error."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ class Hit:
         run_ids: MLflow runs that the run folder spoke of, before the kill and in the end.
         lines, given: see `Watched`.
         telling: command lines and files with a secret in them.
+        refused: exit code and words of the same command once the bundle was altered, and how many workers it had.
     """
 
     config: RunConfig
@@ -51,6 +52,7 @@ class Hit:
     lines: set[str]
     given: set[str]
     telling: list[str]
+    refused: tuple[int, str, int]
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +91,7 @@ def hit(tmp_path_factory: pytest.TempPathFactory) -> Hit:
         first = watched(command, environment, log)
         try:
             first.until(lambda: len(told_steps(config)) >= 2, log)
-            victim = _workers(first.look())[0]
+            victim = next(one for one in first.look() if one.pid in first.workers)
             victim.send_signal(signal.SIGTERM)
             first.until(lambda: bool(_written(run)) and not victim.is_running(), log)
             asked = sorted(_written(run))
@@ -108,8 +110,13 @@ def hit(tmp_path_factory: pytest.TempPathFactory) -> Hit:
         assert list(Path(sessions).rglob("*.log"))
         lines = first.lines | second.lines
         telling = telling_secrets(lines, folder, Path(sessions))
+        with (run.bundle / "head.safetensors").open("ab") as file:
+            file.write(b"x")
+        words = folder / "words"
+        third = watched(command, environment, words)
+        refused = (third.ended(), words.read_text(errors="replace"), len(third.workers))
     given = first.given | second.given
-    return Hit(config, asked, stood, _written(run), left, (before, _run_id(run)), lines, given, telling)
+    return Hit(config, asked, stood, _written(run), left, (before, _run_id(run)), lines, given, telling, refused)
 
 
 def test_a_worker_that_gets_sigterm_leaves_a_checkpoint_and_the_group_starts_again(hit: Hit) -> None:
@@ -144,6 +151,14 @@ def test_it_tells_no_secret(hit: Hit) -> None:
     assert hit.given & SECRETS.keys() == {"HF_TOKEN", "MLFLOW_TRACKING_PASSWORD", "AWS_SECRET_ACCESS_KEY"}
 
 
+def test_an_error_of_the_users_in_a_worker_is_told_once_and_not_tried_again(hit: Hit) -> None:
+    code, words, num_workers = hit.refused
+    assert code == 2
+    assert words.count("head.safetensors was altered after the bundle was written") == 1
+    assert "Traceback" not in words
+    assert num_workers == 2, "Ray started the group again"
+
+
 def test_a_secret_that_is_told_would_be_found(tmp_path: Path) -> None:
     (tmp_path / "log").write_text(f"key={SECRETS['HF_TOKEN']}")
     line = f"python --key {SECRETS['OPENAI_API_KEY']}"
@@ -154,10 +169,6 @@ def _written(run: RunFolder) -> dict[int, int]:
     """Whole checkpoints by step, and when their manifest was written."""
     found = complete_checkpoints(run.checkpoints) if run.checkpoints.exists() else []
     return {int(path.name.removeprefix("step_")): (path / "manifest.json").stat().st_mtime_ns for path in found}
-
-
-def _workers(processes: list[psutil.Process]) -> list[psutil.Process]:
-    return [one for one in processes if "RayTrainWorker" in " ".join(one.cmdline())]
 
 
 def _run_id(run: RunFolder) -> str:

@@ -33,11 +33,13 @@ class Watched:
         process: the command itself.
         lines: command lines of all its processes, as seen so far.
         given: names of the variables that processes of Ray have.
+        workers: ids of the processes of Ray Train that train.
     """
 
     process: subprocess.Popen[bytes]
     lines: set[str] = field(default_factory=set)
     given: set[str] = field(default_factory=set)
+    workers: set[int] = field(default_factory=set)
 
     def look(self) -> list[psutil.Process]:
         """Notes what its processes show; returns them."""
@@ -50,6 +52,8 @@ class Watched:
             try:
                 line = " ".join(one.cmdline())
                 self.lines.add(line)
+                if "RayTrainWorker" in line:
+                    self.workers.add(one.pid)
                 if line.startswith("ray::") or "raylet" in line or "gcs_server" in line:
                     self.given |= set(one.environ())
             except (psutil.NoSuchProcess, psutil.ZombieProcess, psutil.AccessDenied):
