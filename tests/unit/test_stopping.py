@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from clsgen_dist.errors import Interrupted
-from clsgen_dist.stopping import heeding_signals
+from clsgen_dist.stopping import StopRequest, heeding_signals, heeding_sigterm_in_any_thread
 from tests.support.tiny import ROOT
 
 
@@ -67,3 +67,45 @@ def test_a_process_that_stands_in_foreign_code_is_ended(signals: tuple[int, ...]
         process.kill()
     assert process.returncode == code
     assert b"the last checkpoint is whole" in told
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "words"),
+    [
+        ("with stop.held():\n   while stop.signal_number is None: time.sleep(0.02)\n", 0, b"a step's end\n"),
+        ("time.sleep(30)\n", 143, b""),
+        ("with stop.held(): time.sleep(30)\n", 143, b""),
+    ],
+    ids=["noted_in_a_step", "nothing_is_held", "grace_is_over"],
+)
+def test_sigterm_where_the_work_is_not_in_the_main_thread(body: str, code: int, words: bytes) -> None:
+    """As in a worker of Ray, whose main thread ends the process on SIGTERM unless the signal is taken."""
+    program = (
+        "import threading, time\n"
+        "from clsgen_dist.stopping import StopRequest, heeding_sigterm_in_any_thread\n"
+        "def work():\n"
+        " stop = StopRequest()\n"
+        " with heeding_sigterm_in_any_thread(stop, 0.3):\n"
+        "  print('ready', flush=True)\n"
+        f"  {body}"
+        ' print("a step\'s end", flush=True)\n'
+        "thread = threading.Thread(target=work)\n"
+        "thread.start()\n"
+        "thread.join()\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGTERM)
+        said, _ = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert (process.returncode, said) == (code, words)
+
+
+def test_sigterm_is_what_it_was_afterwards() -> None:
+    with heeding_sigterm_in_any_thread(StopRequest(), 60):
+        pass
+    with pytest.raises(Interrupted), heeding_signals(60):
+        os.kill(os.getpid(), signal.SIGTERM)
