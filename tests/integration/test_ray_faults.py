@@ -38,6 +38,7 @@ class Hit:
         found: those in the end.
         left: processes that were there a while after driver and head were gone.
         run_ids: MLflow runs that the run folder spoke of, before the kill and in the end.
+        tracked: id and status of each run that MLflow has, and how often it has each step.
         lines, given: see `Watched`.
         telling: command lines and files with a secret in them.
         refused: exit code and words of the same command once the bundle was altered, and how many workers it had.
@@ -49,6 +50,7 @@ class Hit:
     found: dict[int, int]
     left: list[str]
     run_ids: tuple[str, str]
+    tracked: list[tuple[str, str, Counter[int]]]
     lines: set[str]
     given: set[str]
     telling: list[str]
@@ -110,13 +112,15 @@ def hit(tmp_path_factory: pytest.TempPathFactory) -> Hit:
         assert list(Path(sessions).rglob("*.log"))
         lines = first.lines | second.lines
         telling = telling_secrets(lines, folder, Path(sessions))
+        tracked = _tracked(config)
         with (run.bundle / "head.safetensors").open("ab") as file:
             file.write(b"x")
         words = folder / "words"
         third = watched(command, environment, words)
         refused = (third.ended(), words.read_text(errors="replace"), len(third.workers))
     given = first.given | second.given
-    return Hit(config, asked, stood, _written(run), left, (before, _run_id(run)), lines, given, telling, refused)
+    ids = (before, _run_id(run))
+    return Hit(config, asked, stood, _written(run), left, ids, tracked, lines, given, telling, refused)
 
 
 def test_a_worker_that_gets_sigterm_leaves_a_checkpoint_and_the_group_starts_again(hit: Hit) -> None:
@@ -132,14 +136,8 @@ def test_driver_and_head_are_killed_and_the_same_command_goes_on(hit: Hit) -> No
 
 
 def test_mlflow_has_one_run_with_every_step_once(hit: Hit) -> None:
-    import mlflow
-
     assert hit.run_ids[0] == hit.run_ids[1]
-    client = mlflow.MlflowClient(str(hit.config.tracking.uri))
-    (run,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
-    assert (run.info.run_id, run.info.status) == (hit.run_ids[0], "FINISHED")
-    steps = Counter(point.step for point in client.get_metric_history(run.info.run_id, "train/loss"))
-    assert steps == Counter(range(1, NUM_STEPS + 1))
+    assert hit.tracked == [(hit.run_ids[0], "FINISHED", Counter(range(1, NUM_STEPS + 1)))]
 
 
 def test_it_tells_no_secret(hit: Hit) -> None:
@@ -169,6 +167,20 @@ def _written(run: RunFolder) -> dict[int, int]:
     """Whole checkpoints by step, and when their manifest was written."""
     found = complete_checkpoints(run.checkpoints) if run.checkpoints.exists() else []
     return {int(path.name.removeprefix("step_")): (path / "manifest.json").stat().st_mtime_ns for path in found}
+
+
+def _tracked(config: RunConfig) -> list[tuple[str, str, Counter[int]]]:
+    import mlflow
+
+    client = mlflow.MlflowClient(str(config.tracking.uri))
+    return [
+        (
+            one.info.run_id,
+            one.info.status,
+            Counter(p.step for p in client.get_metric_history(one.info.run_id, "train/loss")),
+        )
+        for one in client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    ]
 
 
 def _run_id(run: RunFolder) -> str:
