@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import random
 import signal
+import statistics
 import subprocess
 import sys
 import threading
@@ -226,7 +228,10 @@ def workers_of(pid: int) -> list[psutil.Process]:
 
 
 def step_milliseconds(config: RunConfig) -> float:
-    """Trains as one rank; returns the mean time of a step and its checkpoint, the first few steps left out."""
+    """Trains as one rank; returns the median time of a step and its checkpoint, the first few steps left out.
+
+    The mean would be that of whatever else the machine did for a moment.
+    """
     times: list[float] = []
 
     class Clocked(support.Recorder):
@@ -239,4 +244,4 @@ def step_milliseconds(config: RunConfig) -> float:
         support.train_on_rank(config)
     finally:
         support.Recorder = before  # type: ignore[misc]
-    return 1000 * (times[-1] - times[3]) / (len(times) - 4)
+    return 1000 * statistics.median(after - before for before, after in itertools.pairwise(times[3:]))
