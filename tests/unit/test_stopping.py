@@ -72,9 +72,14 @@ def test_a_process_that_stands_in_foreign_code_is_ended(signals: tuple[int, ...]
 @pytest.mark.parametrize(
     ("grace", "body", "code", "words"),
     [
-        (60, "with stop.held():\n   while stop.signal_number is None: time.sleep(0.02)\n", 0, b"a step's end\n"),
-        (60, "time.sleep(30)\n", 143, b""),
-        (0.2, "with stop.held(): time.sleep(30)\n", 143, b""),
+        (
+            60,
+            "with stop.held():\n   ready()\n   while stop.signal_number is None: time.sleep(0.02)\n",
+            0,
+            b"a step's end\n",
+        ),
+        (60, "ready()\n  time.sleep(30)\n", 143, b""),
+        (0.2, "with stop.held():\n   ready()\n   time.sleep(30)\n", 143, b""),
     ],
     ids=["noted_in_a_step", "nothing_is_held", "grace_is_over"],
 )
@@ -83,10 +88,10 @@ def test_sigterm_where_the_work_is_not_in_the_main_thread(grace: float, body: st
     program = (
         "import threading, time\n"
         "from clsgen_dist.stopping import StopRequest, heeding_sigterm_in_any_thread\n"
+        "def ready(): print('ready', flush=True)\n"
         "def work():\n"
         " stop = StopRequest()\n"
         f" with heeding_sigterm_in_any_thread(stop, {grace}):\n"
-        "  print('ready', flush=True)\n"
         f"  {body}"
         ' print("a step\'s end", flush=True)\n'
         "thread = threading.Thread(target=work)\n"
