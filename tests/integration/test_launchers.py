@@ -24,6 +24,7 @@ from clsgen_dist.config.run import RunConfig, dump_config
 from tests.support.ranks import free_port
 from tests.support.runs import split_files
 from tests.support.tiny import ROOT, tiny_backbone, tiny_config, tiny_rows
+from tests.support.watching import SECRETS, telling_secrets, watched
 
 pytestmark = pytest.mark.slow
 
@@ -101,17 +102,23 @@ def assert_finished(config: RunConfig) -> None:
 
 
 def test_deepspeed_launcher_trains(tmp_path: Path) -> None:
+    """The whole run, its words, and no secret of the environment in anything that it writes, says or shows."""
     config, path = small_run(tmp_path)
+    command = [str(BIN / "deepspeed"), *TWO_RANKS, "--master_port", str(free_port()), "launchers/train.py"]
+    out, err = tmp_path / "stdout", tmp_path / "stderr"
 
-    answer = deepspeed("launchers/train.py", "--config", str(path))
+    launched = watched([*command, "--config", str(path)], {**ENVIRONMENT, **SECRETS}, out, err)
 
-    assert answer.returncode == 0, answer.stderr
+    assert launched.ended() == 0, err.read_text()[-3000:]
     assert_finished(config)
+    errors = err.read_text()
     for name in ("run folder", "bundle", "MLflow UI"):
-        assert sum(line.startswith(f"{name}:") for line in answer.stdout.splitlines()) == 1, "rank 0 alone speaks"
-    assert "train: 4/4" in answer.stderr
-    assert "warning" not in answer.stderr.lower()
-    assert "Traceback" not in answer.stderr
+        assert sum(line.startswith(f"{name}:") for line in out.read_text().splitlines()) == 1, "rank 0 alone speaks"
+    assert "train: 4/4" in errors
+    assert "warning" not in errors.lower()
+    assert "Traceback" not in errors
+    assert len([line for line in launched.lines if "launchers/train.py" in line]) >= 3, "the launcher and two ranks"
+    assert not telling_secrets(launched.lines, tmp_path)
 
 
 @pytest.mark.parametrize("faulty", ["label", "key"])

@@ -97,11 +97,11 @@ def kill(processes: Sequence[psutil.Process]) -> None:
     psutil.wait_procs(processes, timeout=10)
 
 
-def watched(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Watched:
-    """Starts a command in the project's folder; what it says is added to `log`."""
-    with log.open("ab") as said:
+def watched(command: Sequence[str], environment: Mapping[str, str], log: Path, errors: Path | None = None) -> Watched:
+    """Starts a command in the project's folder; what it says is added to `log`, on stderr to `errors`, if given."""
+    with log.open("ab") as out, (errors or log).open("ab") as err:
         process = subprocess.Popen(
-            command, stdout=said, stderr=said, cwd=ROOT, env=dict(environment), start_new_session=True
+            command, stdout=out, stderr=err, cwd=ROOT, env=dict(environment), start_new_session=True
         )
     return Watched(process)
 
