@@ -52,7 +52,7 @@ class Watched:
             try:
                 line = " ".join(one.cmdline())
                 self.lines.add(line)
-                if "RayTrainWorker" in line:
+                if "RayTrainWorker" in line and one.ppid() not in self.workers:  # a fork is called like its parent
                     self.workers.add(one.pid)
                 if line.startswith("ray::") or "raylet" in line or "gcs_server" in line:
                     self.given |= set(one.environ())
