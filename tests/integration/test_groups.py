@@ -82,9 +82,12 @@ def slow_on_rank(config: RunConfig, told: Path) -> None:
 def test_a_worker_that_lives_and_does_not_get_on_is_named(two_ranks: RankPool, tmp_path: Path) -> None:
     config = compared_config(tmp_path, "slow", long_rows(24), **{"train.hang_seconds": 4, "train.stall_seconds": 3})
     two_ranks.run(slow_on_rank, config, tmp_path, seconds=240.0)
-    told = re.findall(r"no micro-batch for 3 s .*", (tmp_path / "stderr").read_text())
-    assert len(told) == 1
-    assert re.search(r"stall_seconds\): rank 1 \(process \d+ on \S+\) has begun 3, others 4 and wait for it", told[0])
+    told = re.findall(
+        r"for 3 s \(train.stall_seconds\): rank 1 \(process \d+ on \S+\) has begun (\d+), others (\d+) and wait for it",
+        (tmp_path / "stderr").read_text(),
+    )
+    # Counted since the processes began, which earlier tests had too; on a busy machine other steps stand still as well.
+    assert [int(others) - int(behind) for behind, others in told].count(1) >= 1, (tmp_path / "stderr").read_text()
     assert RunFolder(config.folder).bundle.exists(), "nothing was ended"
 
 
