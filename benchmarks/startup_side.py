@@ -18,6 +18,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 
+from benchmarks.startup import DRY_BATCH  # noqa: E402
+
+
 class Parts:
     """Wall and processor seconds of parts of a start, by name."""
 
@@ -116,7 +119,7 @@ def run(parts: Parts, config: str) -> None:
         "weights and adapter": (worker, "build_model"),
         "ZeRO": (worker, "Engine"),
         "look at causality": (worker, "check_causal"),
-        "dry batch": (worker, "check_fits"),
+        DRY_BATCH: (worker, "check_fits"),
     }
     for name, (place, attribute) in watched.items():
         setattr(place, attribute, parts.timed(name, getattr(place, attribute)))
