@@ -222,9 +222,11 @@ def main() -> None:
     parser.add_argument("--backbone", default=str(ROOT / "models" / "gemma3-270m"), help="folder of the model")
     parser.add_argument("--rounds", type=int, default=4, help="turns of each side")
     parser.add_argument("--steps", type=int, default=10, help="of a block, and between checkpoints")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--tiny", action="store_true", help="a toy in place of the backbone")
     settings = parser.parse_args()
     launch.quiet_console()
+    os.environ["OMP_NUM_THREADS"] = str(settings.threads)  # torch is not imported yet
     os.environ["FORCE_COLOR"] = "1"  # the bar of a terminal, which draws itself ten times a second
     with tempfile.TemporaryDirectory(prefix="clsgen-overhead-") as folder:
         config = config_of(Path(folder), settings.backbone, settings.steps, settings.tiny)

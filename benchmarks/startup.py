@@ -36,11 +36,15 @@ SIDES = {
 DRY_BATCH = "dry batch"
 
 
-def start(side: str, config: Path, backbone: str) -> dict[str, Any]:
+def start(side: str, config: Path, backbone: str, threads: int) -> dict[str, Any]:
     """One start: wall and processor seconds to the first step, and the seconds of its parts."""
     result = config.with_name("result.json")
     command = [sys.executable, str(ROOT / "benchmarks" / "startup_side.py"), side, str(config), backbone, str(result)]
-    environment = os.environ | {"DS_ACCELERATOR": "cpu", "CLSGEN_STARTED": str(time.time())}
+    environment = os.environ | {
+        "DS_ACCELERATOR": "cpu",
+        "OMP_NUM_THREADS": str(threads),
+        "CLSGEN_STARTED": str(time.time()),
+    }
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=ROOT)
     if ended.returncode != 0:
         raise SystemExit(f"the start {side} failed:\n{ended.stderr[-3000:]}")
@@ -48,7 +52,7 @@ def start(side: str, config: Path, backbone: str) -> dict[str, Any]:
     return found
 
 
-def write_config(folder: Path, name: str, backbone: str, tiny: bool) -> Path:
+def write_config(folder: Path, name: str, backbone: str, threads: int, tiny: bool) -> Path:
     """A run of 2,400 vignettes."""
     tree = {
         "run": {"name": name, "output_dir": str(folder)},
@@ -57,6 +61,7 @@ def write_config(folder: Path, name: str, backbone: str, tiny: bool) -> Path:
         "model": {"name_or_path": backbone, "lora": {"rank": 16, "alpha": 32}},
         "train": {
             "global_batch": 16,
+            "cpu_threads": threads,
             "precision": "fp32" if tiny else "bf16",
             "deepspeed": str(ROOT / "ds_configs" / "zero2_cpu.json"),
         },
@@ -66,13 +71,13 @@ def write_config(folder: Path, name: str, backbone: str, tiny: bool) -> Path:
     return place
 
 
-def measure(folder: Path, backbone: str, rounds: int, tiny: bool) -> list[dict[str, Any]]:
+def measure(folder: Path, backbone: str, rounds: int, threads: int, tiny: bool) -> list[dict[str, Any]]:
     """Starts in turns."""
     found = []
     for number in range(rounds):
-        config = write_config(folder, f"run{number}", backbone, tiny)
+        config = write_config(folder, f"run{number}", backbone, threads, tiny)
         for side in SIDES:
-            found.append({"side": side, **start(side, config, backbone)})
+            found.append({"side": side, **start(side, config, backbone, threads)})
             print(json.dumps(found[-1]), flush=True)
     return found
 
@@ -147,6 +152,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", default=str(ROOT / "models" / "gemma3-270m"), help="folder of the model")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each side")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--tiny", action="store_true", help="a toy in place of the backbone")
     settings = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="clsgen-startup-") as folder:
@@ -157,7 +163,7 @@ def main() -> None:
             settings.backbone = str(Path(folder) / "toy")
             words = ["Does this patient need urgent care? yes no fever"] * 50
             make_small_backbone(Path(settings.backbone), FromScratch(), words, max_tokens=512, seed=0)
-        starts = measure(Path(folder), settings.backbone, settings.rounds, settings.tiny)
+        starts = measure(Path(folder), settings.backbone, settings.rounds, settings.threads, settings.tiny)
     found = judged(starts)
     OUT.mkdir(parents=True, exist_ok=True)
     whole = {"sides": found, "starts": starts, "settings": vars(settings), "machine": machine(), "versions": versions()}
