@@ -54,6 +54,7 @@ class ProgressBar:
             TimeRemainingColumn(elapsed_when_finished=True),
             TextColumn("{task.fields[note]}"),
             console=self._console,
+            refresh_per_second=2,  # each costs a millisecond or two of a core that trains
         )
 
     def __enter__(self) -> ProgressBar:
