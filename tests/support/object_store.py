@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,8 +26,9 @@ class Bucket:
 
 
 @contextmanager
-def s3_bucket(name: str = "runs") -> Iterator[Bucket]:
+def s3_bucket() -> Iterator[Bucket]:
     """Serves a bucket while the block runs."""
+    name = f"runs-{uuid.uuid4().hex[:8]}"  # all servers of a process have the same buckets
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
