@@ -104,11 +104,12 @@ def predict_request(words: Sequence[str]) -> PredictRequest:
     if strange and "bundle" in found:
         raise ConfigError(f"{strange[0]}: with --bundle only settings of data, predict and ray may follow")
     settings = [word for words in overrides if words[0].startswith(("--predict.", "--ray.")) for word in words]
-    bundle = Path(found.get("bundle", ""))
+    bundle, storage = Path(found.get("bundle", "")), None
     short = [] if explain is None else ["--predict.explain", explain]
     if "config" in found:
         config = load_config(found["config"], [*rest, *short])
         bundle = RunFolder(config.folder).bundle
+        storage = config.stored_at
         settings = [
             f"--{section}.{name}={'null' if value is None else value}"
             for section in ("predict", "ray")
@@ -116,7 +117,7 @@ def predict_request(words: Sequence[str]) -> PredictRequest:
         ]
     columns = tuple(word for words in overrides if words[0].startswith("--data.") for word in words)
     return PredictRequest(
-        bundle, found["input"], Path(found["output"]), found.get("base"), columns, (*settings, *short)
+        bundle, found["input"], Path(found["output"]), found.get("base"), columns, (*settings, *short), storage
     )
 
 

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from clsgen_dist.config.run import RunConfig
-from clsgen_dist.errors import CheckpointError
+from clsgen_dist.errors import CheckpointError, ConfigError, DataError
 from clsgen_dist.objects import Objects, Stored, reason
 
 #: Files that say of what is beside or around them that it is whole come after it.
 _LAST = ("manifest.json", "config.yaml")
 CHECKPOINTS = "checkpoints"
+_BUNDLE, _BUNDLE_LAST = "bundle/", "bundle/manifest.json"
 
 
 @dataclass(frozen=True)
@@ -83,11 +84,11 @@ class Mirror:
 
     def _pull(self) -> None:
         listed = {name: stored for name, stored in self.objects.listing().items() if _is_mirrored(name)}
-        if "bundle/manifest.json" not in listed:  # whoever wrote it died on the way
-            listed = {name: stored for name, stored in listed.items() if not name.startswith("bundle/")}
         known = self._known()
-        for name in known.keys() - listed.keys():
+        for name in known.keys() - listed.keys() - {_BUNDLE_LAST}:
             (self.folder / name).unlink(missing_ok=True)
+        if _BUNDLE_LAST not in listed:  # whoever wrote it died on the way
+            listed = {name: stored for name, stored in listed.items() if not name.startswith(_BUNDLE)}
         kept = {name: known[name] for name in known.keys() & listed.keys()}
         try:
             for name in _in_order(listed):
@@ -110,6 +111,10 @@ class Mirror:
         changed = [name for name, path in here.items() if name not in known or not _equals(path, known[name])]
         if not gone and not changed:
             return
+        if any(name.startswith(_BUNDLE) for name in (*changed, *gone)):
+            # Files of one bundle beside the manifest of another are none, for all to come, should this process die now.
+            self.objects.delete(_BUNDLE_LAST)
+            changed = list({*changed, _BUNDLE_LAST} & here.keys())
         written = {}
         for name in _in_order(changed):
             before = here[name].stat()
@@ -149,14 +154,14 @@ def mirror_of(config: RunConfig) -> Mirror | None:
     Raises:
         ConfigError: the address cannot be used.
     """
-    if config.run.storage is None:
-        return None
-    return Mirror(Objects(config.run.storage).below(config.run.name), config.folder)
+    return None if config.stored_at is None else Mirror(Objects(config.stored_at), config.folder)
 
 
 @contextmanager
 def kept_alike(mirror: Mirror | None) -> Iterator[None]:
-    """Inside, the copy has what the store has; afterwards, also after an error, the store has what the copy has.
+    """Inside, the copy has what the store has; afterwards the store has what the copy has.
+
+    So it is after an error too, for what was done is paid for; but not where a setting or a row was refused.
 
     Raises:
         CheckpointError: the store cannot be read or written.
@@ -167,6 +172,8 @@ def kept_alike(mirror: Mirror | None) -> Iterator[None]:
     mirror.pull()
     try:
         yield
+    except (ConfigError, DataError):
+        raise
     except BaseException:
         with suppress(CheckpointError):  # the first error is the one to tell
             mirror.push()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,8 +48,8 @@ class Objects:
 
     def below(self, name: str) -> Objects:
         """The objects whose names begin with `name/`."""
-        other = object.__new__(Objects)
-        other.uri, other._files, other._root = f"{self.uri}/{name}", self._files, f"{self._root}/{name}"
+        other = copy.copy(self)
+        other.uri, other._root = f"{self.uri}/{name}", f"{self._root}/{name}"
         return other
 
     def listing(self) -> dict[str, Stored]:

@@ -43,8 +43,7 @@ def open_tracker(config: RunConfig, folder: RunFolder) -> MlflowTracker:
         for split, facts in json.loads(folder.manifest.read_text(encoding="utf-8"))["splits"].items():
             tracker.log_dataset(split, folder.rows(split), facts["sha256"], facts["num_rows"])
         commit = git_commit(Path(__file__).parent) or "unknown"
-        place = f"{config.run.storage.rstrip('/')}/{config.run.name}" if config.run.storage else str(folder.path)
-        tags = {"run_folder": place, "git_commit": commit}
+        tags = {"run_folder": config.stored_at or str(folder.path), "git_commit": commit}
         # Names that the MLflow UI has places for.
         tracker.set_tags(tags | {"mlflow.source.name": "clsgen_dist", "mlflow.source.git.commit": commit})
         tracker.begun()

@@ -164,6 +164,7 @@ class PredictRequest:
         base: folder of the base model where it has moved, or None.
         columns: settings of `data` that override those of the bundle, as words.
         settings: settings of `predict` and `ray`, likewise.
+        storage: address of the run that the bundle is of, where it stands in an object store.
     """
 
     bundle: Path
@@ -172,6 +173,7 @@ class PredictRequest:
     base: str | None
     columns: tuple[str, ...]
     settings: tuple[str, ...]
+    storage: str | None = None
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,11 @@ class RunConfig(Section):
         return (Path(self.run.output_dir) / self.run.name).absolute()
 
     @property
+    def stored_at(self) -> str | None:
+        """Address of the run in its object store; None where it stands in its folder alone."""
+        return None if self.run.storage is None else f"{self.run.storage.rstrip('/')}/{self.run.name}"
+
+    @property
     def num_labels(self) -> int:
         return len(self.task.labels)
 

@@ -133,7 +133,7 @@ def run_on_ray(config: RunConfig, rank_main: RankMain, listener: Listener, stop:
         ),
         run_config=RayRunConfig(
             name=config.run.name,
-            storage_path=f"{config.run.storage or Path(config.run.output_dir).absolute()}/.ray",
+            storage_path=f"{config.run.storage or Path(config.run.output_dir).absolute()}".rstrip("/") + "/.ray",
             failure_config=FailureConfig(max_failures=config.ray.max_failures),
             checkpoint_config=CheckpointConfig(),
             worker_runtime_env={  # type: ignore[call-arg]

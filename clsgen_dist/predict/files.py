@@ -13,6 +13,8 @@ from clsgen_dist.config.assess import AssessConfig, assess_config
 from clsgen_dist.data.counted import count_rows
 from clsgen_dist.data.rows import read_rows
 from clsgen_dist.errors import ConfigError
+from clsgen_dist.mirror import Mirror
+from clsgen_dist.objects import Objects
 from clsgen_dist.predict.crew import Crew, Job, LocalCrew, Window
 from clsgen_dist.predict.parts import Parts, write_lines
 from clsgen_dist.predict.predictor import Answered
@@ -49,9 +51,12 @@ def predict_file(
     Raises:
         ConfigError, BundleError, DataError: a setting, the bundle or the rows cannot be used, or OUTPUT.parts is of
             another request; nothing is written.
+        CheckpointError: the run's object store cannot be read.
     """
     if not request.output.absolute().parent.is_dir():
         raise ConfigError(f"--output {request.output}: its folder does not exist")
+    if request.storage is not None:
+        Mirror(Objects(request.storage), request.bundle.parent).pull()
     manifest = read_manifest(request.bundle)
     task = read_task(request.bundle)
     config = assess_config(task, manifest["run"], manifest["predict"], request.settings)

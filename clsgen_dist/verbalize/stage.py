@@ -30,6 +30,7 @@ from clsgen_dist.config.run import RunConfig
 from clsgen_dist.data.store import stored_rows
 from clsgen_dist.errors import ConfigError, DataError
 from clsgen_dist.integrity import sha256_of, write_json
+from clsgen_dist.mirror import kept_alike, mirror_of
 from clsgen_dist.progress import Listener
 from clsgen_dist.records import UNLABELLED, Row
 from clsgen_dist.sources import gather_sources
@@ -68,8 +69,13 @@ def verbalize_run(config: RunConfig, listener: Listener) -> Path:
         ConfigError: the model cannot be asked, found before any row is spent.
         DataError: rows or answers that nothing can be fitted to; what was answered is kept.
         TeacherError: the model cannot be reached any more, or the budget is spent; the same command goes on.
+        CheckpointError: run.storage cannot be read or written.
     """
-    folder = RunFolder(config.folder)
+    with kept_alike(mirror_of(config)):
+        return _verbalize_run(config, RunFolder(config.folder), listener)
+
+
+def _verbalize_run(config: RunConfig, folder: RunFolder, listener: Listener) -> Path:
     check_asked(config, folder)
     is_new = gather_sources(config, folder)
     try:

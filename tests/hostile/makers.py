@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
@@ -47,14 +48,12 @@ def seal_again(folder: Path) -> None:
     manifest = json.loads((folder / MANIFEST).read_text())
     present = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
     manifest["files"] = {path.relative_to(folder).as_posix(): sha256_of(path) for path in present}
-    try:
+    with contextlib.suppress(AttributeError, ValueError, RecursionError):  # a calibrator that is none
         content = json.loads((folder / CALIBRATOR).read_text())
         if content.get("model_sha256") not in (None, "other"):
             content["model_sha256"] = model_hash(manifest)
             (folder / CALIBRATOR).write_text(json.dumps(content))
             manifest["files"][CALIBRATOR] = sha256_of(folder / CALIBRATOR)
-    except (AttributeError, ValueError, RecursionError):
-        pass  # a calibrator that is none
     (folder / MANIFEST).write_text(json.dumps(manifest))
 
 

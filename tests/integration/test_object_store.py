@@ -19,9 +19,13 @@ from clsgen_dist.engine.collectives import current_ranks
 from clsgen_dist.engine.deepspeed import start_distributed
 from clsgen_dist.errors import ConfigError
 from clsgen_dist.objects import Objects
+from clsgen_dist.predict.files import predict_file
+from clsgen_dist.progress import silent
+from clsgen_dist.records import PredictRequest
 from tests.support.object_store import Bucket, s3_bucket
 from tests.support.ranks import RankPool, RanksFailed
 from tests.support.runs import TIMEOUT_SECONDS, assert_same_weights, compared_config, flow_on_rank, long_rows
+from tests.support.tiny import write_jsonl
 from tests.support.tracking_server import mlflow_server
 
 NUM_STEPS, KILLED_AFTER, DAMAGED, LAST_WHOLE = 6, 5, 4, 2
@@ -97,6 +101,17 @@ def test_nodes_are_lost_and_others_go_on_with_the_same_run(
         load_bundle(folder.bundle, device=torch.device("cpu"))
         assert not list(folder.checkpoints.glob(".*")), "what was on its way is gone"
     assert (tmp_path / "e" / "spread" / "evaluation" / "test" / "report.html").is_file()
+    new = [{"id": "a", "text": "pain and fever"}, {"id": "b", "text": "calm and fine"}]
+    request = PredictRequest(
+        tmp_path / "g" / "spread" / "bundle",
+        str(write_jsonl(tmp_path / "new.jsonl", new)),
+        tmp_path / "predictions.jsonl",
+        base=None,
+        columns=(),
+        settings=("--predict.max_new_tokens=4",),
+        storage=config.stored_at,
+    )
+    assert predict_file(request, silent) == 2, "a node that never had the bundle"
     left = {name.partition("/")[0] for name in Objects(f"{bucket.uri}/all/spread/checkpoints").listing()}
     assert {name for name in left if not name.startswith("best_")} == {"step_00000004", "step_00000006"}
     assert 1 <= len(left) - 2 <= 2, "of the best steps those that a checkpoint knows"

@@ -169,6 +169,18 @@ def test_guided_answers_keep_to_a_schema(tmp_path: Path) -> None:
             verbalize_run(endpoint_config(tmp_path, base_url, **refused), silent)
 
 
+def test_a_run_in_an_object_store_has_what_was_said_there(tmp_path: Path) -> None:
+    stored = {"run.storage": f"file://{tmp_path}/store", "tracking.uri": "http://127.0.0.1:9"}
+    with serving(BRAIN, key=KEY) as base_url:
+        here = verbalize_run(endpoint_config(tmp_path, base_url, **stored), silent)
+        num_asked = stats(base_url)["requests"]
+        elsewhere = endpoint_config(tmp_path, base_url, **stored, **{"run.output_dir": str(tmp_path / "b")})
+        there = verbalize_run(elsewhere, silent)
+        assert stats(base_url)["requests"] == num_asked, "another node asks nothing twice"
+    assert here != there
+    assert metrics_of(here) == metrics_of(there)
+
+
 def test_without_words_the_cause_is_told(tmp_path: Path) -> None:
     """Thinking that never ends is no refusal, and both leave the rows in."""
     with serving(BRAIN, key=KEY, fault_share=0.3, faults=("length", "filter")) as base_url:

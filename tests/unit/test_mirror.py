@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from clsgen_dist.errors import CheckpointError
+from clsgen_dist.errors import CheckpointError, ConfigError
 from clsgen_dist.mirror import Mirror, kept_alike
 from clsgen_dist.objects import Objects, Stored
 
@@ -160,6 +160,49 @@ def test_a_bundle_without_its_manifest_is_not_brought(tmp_path: Path) -> None:
     one.push()
     other.pull()
     assert content(other.folder) == {"a": "1"}
+
+
+def test_a_bundle_of_which_one_file_came_is_not_brought(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process that calibrates dies between the calibrator and the manifest that knows its hash."""
+    (one, _), (other, _) = node(tmp_path, "one"), node(tmp_path, "other")
+    fill(one.folder, bundle__calibrator="1")
+    (one.folder / "bundle" / "manifest.json").write_text("of 1")
+    one.push()
+    fill(one.folder, bundle__calibrator="22")
+    (one.folder / "bundle" / "manifest.json").write_text("of 22")
+    with monkeypatch.context() as patched:
+        upload = Counted.upload
+
+        def dies(self: Counted, path: Path, name: str) -> None:
+            if name == "bundle/manifest.json":
+                raise OSError("gone")
+            upload(self, path, name)
+
+        patched.setattr(Counted, "upload", dies)
+        with pytest.raises(CheckpointError):
+            one.push()
+
+    other.pull()
+    assert content(other.folder) == {}
+    one.pull()
+    one.push()
+    other.pull()
+
+    assert content(other.folder) == {"bundle/calibrator": "22", "bundle/manifest.json": "of 22"}
+
+
+def test_what_is_refused_leaves_the_store_as_it_was(tmp_path: Path) -> None:
+    """A folder of another run, say: nothing of it belongs there."""
+    one, _ = node(tmp_path, "one")
+    fill(one.folder, config="of another run")
+
+    def refuse() -> None:
+        with kept_alike(one):
+            raise ConfigError("another run")
+
+    with pytest.raises(ConfigError):
+        refuse()
+    assert one.objects.listing() == {}
 
 
 def test_a_copy_that_is_gone_is_brought_again_and_costs_the_store_nothing(tmp_path: Path) -> None:
