@@ -194,6 +194,14 @@ def test_training(name: str, path: str, value: Any, message: str) -> None:
     assert any(message in fault for fault in found(changed(name, "RayJob/train", path, value)))
 
 
+def test_a_run_in_an_object_store_needs_no_volume_that_is_kept() -> None:
+    command = "python launchers/ray_train.py --config /etc/clsgen-dist/run.yaml --run.output_dir /tmp/runs"
+    lost = "run.output_dir /tmp/runs is in no volume that is kept"
+    assert any(lost in fault for fault in found(changed(LAPTOP, "RayJob/train", "spec.entrypoint", command)))
+    stored = f"{command} --run.storage s3://runs/x"
+    assert not any(lost in fault for fault in found(changed(LAPTOP, "RayJob/train", "spec.entrypoint", stored)))
+
+
 def rules(*given: tuple[str, str, int]) -> dict[str, Any]:
     condition = [{"policy": p, "condition": {"jobStatus": s, "ttlSeconds": t}} for p, s, t in given]
     return {"deletionRules": condition}
