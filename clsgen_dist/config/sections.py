@@ -24,6 +24,9 @@ _TEXT = re.compile(r"[^\0\ud800-\udfff]*")
 #: Control characters, line ends, and marks that turn the direction of what follows: a label is one line for people.
 _NOT_IN_A_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
+#: An object store, or for tests a folder as one; keys and options would stand before an @ or after a ?.
+_STORAGE = re.compile(r"(s3|gs)://[^/?#@\s][^?#@\s]*|file:///[^?#\s]+")
+
 #: Characters of a label's name.
 _LONGEST_LABEL = 200
 
@@ -54,9 +57,18 @@ class Run(Section):
         None,
         description="object store that holds the run folders where nodes share no folder, as s3://BUCKET/PREFIX or "
         "gs://BUCKET/PREFIX; keys come from each node's environment or role",
-        pattern=r"^(s3|gs)://[^/?#@\s][^?#@\s]*$|^file:///[^?#\s]+$",
     )
     seed: int = Field(0, ge=0, lt=2**63, description="seed of everything that is drawn")
+
+    @field_validator("storage")
+    @classmethod
+    def _storage_is_an_address(cls, storage: str | None) -> str | None:
+        if storage is not None and not _STORAGE.fullmatch(storage):
+            raise ValueError(  # without the address, which may hold a key
+                "expected s3://BUCKET/PREFIX or gs://BUCKET/PREFIX, with no keys and no options in it; those come from "
+                "the environment"
+            )
+        return storage
 
 
 class Task(Section):

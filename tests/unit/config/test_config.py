@@ -406,3 +406,9 @@ def test_configurations_load_without_anything_heavy() -> None:
     loaded = set(json.loads(run_python(code, ["examples/demo.yaml"])))
     heavy = {"torch", "transformers", "deepspeed", "ray", "mlflow", "numpy", "pandas", "sklearn", "datasets", "peft"}
     assert not loaded & heavy
+
+
+def test_keys_in_the_address_of_a_store_are_refused_and_not_repeated(file: Path) -> None:
+    message = refused(file, "--run.storage", "s3://a-key:a-secret@runs/x")
+    assert "with no keys and no options in it" in message
+    assert "a-secret" not in message
