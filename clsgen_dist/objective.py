@@ -100,7 +100,8 @@ def token_losses(lm_logits_NV: torch.Tensor, lm_targets_N: torch.Tensor) -> torc
     """Cross-entropy of each of N positions, fp32, nats.
 
     As `cross_entropy(logits.float(), targets, reduction="none")`, gradient included, but fp32 copies exist of a few
-    positions at a time: per logit, memory holds the logit and its gradient in their own format and no more.
+    positions at a time, and the gradient is made on the way, while they are at hand: per logit, memory holds the logit
+    and its gradient in their own format and no more. A gradient in bf16 is rounded twice, before and after it is scaled.
     """
     losses_N: torch.Tensor = _TokenLosses.apply(lm_logits_NV, lm_targets_N)  # type: ignore[no-untyped-call]
     return losses_N
@@ -111,21 +112,28 @@ class _TokenLosses(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits_NV: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
-        log_sums_N = logits_NV.new_empty(len(targets_N), dtype=torch.float32)
+        losses_N = logits_NV.new_empty(len(targets_N), dtype=torch.float32)
+        gradient_NV = torch.empty_like(logits_NV) if ctx.needs_input_grad[0] else None
         for part, chunk_CV in _chunks(logits_NV):
-            most_C1 = chunk_CV.amax(dim=1, keepdim=True)
-            log_sums_N[part] = chunk_CV.sub_(most_C1).exp_().sum(dim=1).log_().add_(most_C1[:, 0])
-        ctx.save_for_backward(logits_NV, targets_N, log_sums_N)
-        return log_sums_N - logits_NV.gather(1, targets_N[:, None])[:, 0].float()
+            targets_C1 = targets_N[part, None]
+            # Both in fp32, so that a target's loss is exact to fp32 whatever the format of the logits.
+            chunk_CV.sub_(chunk_CV.amax(dim=1, keepdim=True))
+            targeted_C = chunk_CV.gather(1, targets_C1)[:, 0]
+            sums_C1 = chunk_CV.exp_().sum(dim=1, keepdim=True)
+            losses_N[part] = sums_C1[:, 0].log() - targeted_C
+            if gradient_NV is not None:
+                chunk_CV.div_(sums_C1)
+                chunk_CV.scatter_add_(1, targets_C1, chunk_CV.new_full((len(chunk_CV), 1), -1.0))
+                gradient_NV[part] = chunk_CV
+        ctx.save_for_backward(gradient_NV)
+        return losses_N
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient_N: torch.Tensor) -> tuple[torch.Tensor, None]:
-        logits_NV, targets_N, log_sums_N = ctx.saved_tensors
-        gradient_NV = torch.empty_like(logits_NV)
-        for part, chunk_CV in _chunks(logits_NV):
-            chunk_CV.sub_(log_sums_N[part, None]).exp_()
-            chunk_CV.scatter_add_(1, targets_N[part, None], chunk_CV.new_full((len(chunk_CV), 1), -1.0))
+        (gradient_NV,) = ctx.saved_tensors
+        # In place: a second copy would be as large as the logits. A second backward pass is refused by autograd.
+        for part, chunk_CV in _chunks(gradient_NV):
             gradient_NV[part] = chunk_CV.mul_(gradient_N[part, None])
         return gradient_NV, None
 

@@ -8,6 +8,7 @@ Shape letters: B lines, T places of a line, E rows (examples), N positions that 
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
@@ -21,6 +22,9 @@ _ATTENTION_TOKENS = 1024
 
 #: A line holds at most this many times the longest row.
 _MOST_ROWS_A_LINE = 8
+
+#: About how many layouts of a micro-batch are compared.
+_MOST_LAYOUTS = 64
 
 
 @dataclass(frozen=True)
@@ -97,28 +101,25 @@ def collate(rows: Sequence[TokenizedRow], *, one_line: bool = False) -> Batch:
 
 
 def _lines(sizes: Sequence[int]) -> list[list[int]]:
-    """Rows by line: of several line lengths, the one that costs least."""
-    options = [_fill(sizes, max(sizes) * many) for many in range(1, _MOST_ROWS_A_LINE + 1)]
+    """Rows by line: of several numbers of lines, the one that costs least."""
+    fewest = max(1, sum(sizes) // (_MOST_ROWS_A_LINE * max(sizes)))
+    counts = range(fewest, len(sizes) + 1, max(1, len(sizes) // _MOST_LAYOUTS))
 
     def cost(lines: list[list[int]]) -> float:
         width = max(sum(sizes[n] for n in line) for line in lines)
         return len(lines) * width * (1 + width / _ATTENTION_TOKENS)
 
-    return min(options, key=cost)
+    return min((_balanced(sizes, count) for count in counts), key=cost)
 
 
-def _fill(sizes: Sequence[int], width: int) -> list[list[int]]:
-    """First fit, longest row first."""
-    lines: list[list[int]] = []
-    room: list[int] = []
+def _balanced(sizes: Sequence[int], num_lines: int) -> list[list[int]]:
+    """Lines of about equal length: the longest row that is left goes to the shortest line."""
+    lines: list[list[int]] = [[] for _ in range(num_lines)]
+    filled = [(0, b) for b in range(num_lines)]
     for n in sorted(range(len(sizes)), key=lambda n: (-sizes[n], n)):
-        b = next((b for b, free in enumerate(room) if free >= sizes[n]), None)
-        if b is None:
-            lines.append([n])
-            room.append(width - sizes[n])
-        else:
-            lines[b].append(n)
-            room[b] -= sizes[n]
+        width, b = filled[0]
+        lines[b].append(n)
+        heapq.heapreplace(filled, (width + sizes[n], b))
     return lines
 
 

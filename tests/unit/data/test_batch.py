@@ -60,6 +60,13 @@ def test_lines_hold_several_rows_with_little_padding() -> None:
     assert num_tokens > 0.9 * batch.input_ids.numel()
 
 
+def test_few_rows_of_unequal_length_are_paired() -> None:
+    """A step of 16 sentences of 60 to 100 tokens: a line for each would be one fifth of padding."""
+    lengths = np.random.default_rng(0).integers(60, 101, size=16).tolist()
+    batch = collate(tiny_tokenized([(length, 0) for length in lengths]))
+    assert sum(lengths) > 0.94 * batch.input_ids.numel()
+
+
 def test_long_rows_have_a_line_each() -> None:
     """One line of eight long rows would make attention, which grows with the square, the larger part of the cost."""
     assert collate(tiny_tokenized([(2000, 1)] * 8)).input_ids.shape == (8, 2000)
