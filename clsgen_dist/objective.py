@@ -101,7 +101,7 @@ def token_losses(lm_logits_NV: torch.Tensor, lm_targets_N: torch.Tensor) -> torc
 
     As `cross_entropy(logits.float(), targets, reduction="none")`, gradient included, but fp32 copies exist of a few
     positions at a time, and the gradient is made on the way, while they are at hand: per logit, memory holds the logit
-    and its gradient in their own format and no more. A gradient in bf16 is rounded twice, before and after it is scaled.
+    and its gradient in their own format and no more. A gradient in bf16 is rounded before and after it is scaled.
     """
     losses_N: torch.Tensor = _TokenLosses.apply(lm_logits_NV, lm_targets_N)  # type: ignore[no-untyped-call]
     return losses_N
