@@ -50,9 +50,9 @@ SIDE_BY_SIDE := $(patsubst %,tests/integration/test_%.py,explain_endpoint mlflow
 	report_browser serving serving_load verbalize)
 
 test: checks backbone
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/hostile
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(SIDE_BY_SIDE)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(addprefix --ignore=,$(SIDE_BY_SIDE)) tests/integration tests/gpu
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations 20 tests/unit tests/hostile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations 20 $(SIDE_BY_SIDE)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --durations 60 $(addprefix --ignore=,$(SIDE_BY_SIDE)) tests/integration tests/gpu
 
 bench-quick: backbone
 	$(BIN)/python benchmarks/quick.py

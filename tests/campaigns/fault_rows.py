@@ -276,9 +276,32 @@ test_row("workers", "went on with 2 -> 1, 1 -> 2, 2 -> 3 workers (a test each)",
 test_row("damage", "a checkpoint damaged in six ways (one test): named, passed over", RESUME, "-k", "damaged")
 test_row("disk", "no room for a checkpoint, in foreground and background (a test each)", RESUME, "-k", "no_room")
 test_row(
-    "mlflow", "MLflow server killed in the middle, and back (one test)", "tests/integration/test_tracking_outage.py"
+    "mlflow",
+    "MLflow away at the start, for a while, for good, killed, or its answers lost (a test each)",
+    "tests/integration/test_tracking_outage.py",
+    "tests/unit/tracking/test_delivery.py",
+    "-k",
+    "tracking_outage or down_at_the_start or goes_away or away_for_good or lost_answers",
 )
 test_row("nan", "NaN or inf in loss or gradient: stopped or skipped (9 tests)", "tests/integration/test_nonfinite.py")
+test_row(
+    "node",
+    "a Ray node lost, run folder in a bucket: goes on with the worker that is left",
+    "tests/integration/test_node_lost.py",
+)
+test_row(
+    "store",
+    "all nodes lost, the newest checkpoint in the bucket damaged (a test each)",
+    "tests/integration/test_object_store.py",
+)
+test_row("memory", "out of memory: found before the first step (a test each)", "tests/integration/test_memory.py")
+test_row(
+    "user-error",
+    "an error of the user's in a Ray worker: told once, not tried again",
+    "tests/integration/test_ray_faults.py",
+    "-k",
+    "error_of_the_users",
+)
 
 
 @row("cost", "cost of a checkpoint")
