@@ -7,14 +7,14 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.job import LORA, Clock, Job
+from benchmarks.job import Clock, Job
 
 #: Batch sizes of the pipeline that are tried; without padding, the first one, it is often the fastest on CPUs.
 BATCH_SIZES = (1, 8, 32)
 
 
 def predict_ours(job: Job, clock: Clock) -> None:
-    """Probabilities by the predictor, of a bundle that was written from the untrained model."""
+    """Probabilities by the predictor, of a bundle with the weights that the other side has, without an adapter."""
     import tempfile
 
     import numpy as np
@@ -30,7 +30,7 @@ def predict_ours(job: Job, clock: Clock) -> None:
         "run": {"name": "bench"},
         "task": job.options["task"],
         "data": {"train": "none.jsonl", "max_prompt_tokens": 1024},
-        "model": {"name_or_path": job.backbone, "lora": {"rank": LORA["rank"], "alpha": LORA["alpha"]}},
+        "model": {"name_or_path": job.backbone, "lora": None},
         "train": {
             "precision": job.precision,
             "deepspeed": str(Path(__file__).resolve().parents[1] / "ds_configs" / "zero3_bf16.json"),
