@@ -67,6 +67,8 @@ def test_another_node_finds_the_best_step_that_a_checkpoint_knows(tmp_path: Path
     assert {path.name: path.read_text() for path in stale.iterdir()} == dict.fromkeys(
         ("trainable.safetensors", "logits.npy", "state.json"), "of step 4"
     )
+    assert one._best is not None
+    one._best.wait()  # it is sent in a thread
     assert not list((tmp_path / "one").glob(".best*"))
 
 
