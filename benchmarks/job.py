@@ -43,7 +43,8 @@ class Job(NamedTuple):
         backbone: folder of the model.
         precision: bf16 or fp32.
         num_warm, num_timed: steps.
-        options: of the side: `zero` and `token_budget` of ours, `layout` of TRL.
+        options: of the side: `zero` and `token_budget` of ours, perhaps `attention` and the technique that it is
+            `without`; `layout` of TRL.
     """
 
     rows: list[dict[str, Any]]

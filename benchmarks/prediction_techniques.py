@@ -28,7 +28,7 @@ def without_shared_opening() -> Iterator[None]:
 def without_sorting() -> Iterator[None]:
     """Batches under the same budget, of rows as they come."""
 
-    def batches(self: Predictor, lengths: list[tuple[int, int]], num_new: int) -> Iterator[list[int]]:
+    def batches(self: Predictor, lengths: list[tuple[int, int]], num_new: int, _: int = 0) -> Iterator[list[int]]:
         batch: list[int] = []
         longest = 0
         for number, length in lengths:

@@ -28,6 +28,7 @@ def train_ours(job: Job, clock: Clock) -> None:
     """Worker's own parts, in its order: plan, packed micro-batches, both losses, ZeRO engine."""
     import tempfile
 
+    from benchmarks.training_techniques import without
     from clsgen_dist.config.sections import Lora, Model
     from clsgen_dist.config.zero import read_zero
     from clsgen_dist.data.tokens import TokenizedSplit, write_tokenized
@@ -42,12 +43,12 @@ def train_ours(job: Job, clock: Clock) -> None:
         read_zero(job.options["zero"]), precision=job.precision, max_grad_norm=1.0, world_size=ranks.world_size
     )
     lora = Lora(rank=LORA["rank"], alpha=LORA["alpha"], dropout=0.0, target_modules=LORA["targets"])
-    settings = Model(name_or_path=job.backbone, lora=lora)
+    settings = Model(name_or_path=job.backbone, lora=lora, attention=job.options.get("attention", "sdpa"))
     with partitioned_loading(ds_config):
         model = build_model(settings, job.backbone, 2, dtype=DTYPES[job.precision], seed=0)
     groups = parameter_groups(model, learning_rate=LEARNING_RATE, head_learning_rate=1e-3, weight_decay=0.0)
     engine = Engine(model, groups, ds_config, betas=(0.9, 0.999), eps=1e-8)
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, without(job.options.get("without")):
         write_tokenized(Path(scratch) / "rows.arrow", [_tokenized(job.rows)])
         stepper = Stepper(
             engine,
