@@ -56,7 +56,8 @@ def test_killed_run_ends_with_the_same_weights(ranks: RankPool, tmp_path: Path) 
     resumed = ranks.run(train_on_rank, killed)[0]
 
     told = f"killed {delay:.3f} s after step {step}"
-    assert min(resumed.steps) > step - 2 or step < 3, f"{told}: no more than the steps since a checkpoint are repeated"
+    # A checkpoint is written while the next steps are taken; the one before it is whole by then.
+    assert min(resumed.steps) > step - 4 or step < 5, f"{told}: no more than the steps since a checkpoint are repeated"
     assert max(resumed.steps) == NUM_STEPS, told
     one, other = _bundle_weights(whole), _bundle_weights(killed)
     assert one, told

@@ -49,8 +49,11 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 def resumable(folder: Path, name: str, **settings: Any) -> RunConfig:
-    """Two epochs with a checkpoint and a look at validation after every step."""
-    every = {"train.epochs": 2, "train.checkpoint_steps": 1, "train.eval_steps": 1}
+    """Two epochs with a checkpoint and a look at validation after every step.
+
+    A checkpoint is whole before the next step: which one a run that dies has left is then no matter of speed.
+    """
+    every = {"train.epochs": 2, "train.checkpoint_steps": 1, "train.eval_steps": 1, "checkpoint.background": False}
     return compared_config(folder, name, long_rows(NUM_ROWS), **{**every, **settings})
 
 
