@@ -44,15 +44,10 @@ checks: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Tests of servers, browsers and endpoints wait more than they compute, so two files go side by side; those of ranks, Ray
-# clusters and real models have both cores to themselves.
-SIDE_BY_SIDE := $(patsubst %,tests/integration/test_%.py,explain_endpoint mlflow_server mlflow_ui predict \
-	report_browser serving serving_load verbalize)
-
+# Two files at a time: ranks, Ray clusters, servers and browsers wait more than they compute.
 test: checks backbone
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations 20 tests/unit tests/hostile
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations 20 $(SIDE_BY_SIDE)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --durations 60 $(addprefix --ignore=,$(SIDE_BY_SIDE)) tests/integration tests/gpu
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations 40 tests/integration tests/gpu
 
 bench-quick: backbone
 	$(BIN)/python benchmarks/quick.py
