@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -40,8 +40,12 @@ class RaySettings(Protocol):
     def model_dump(self) -> dict[str, Any]: ...
 
 
+_LOG = logging.getLogger("clsgen_dist.ray")
+
 #: What workers may take to end once they have said that they do.
 _LEAVING_SECONDS = 15.0
+#: Between looks at how many workers the cluster has room for.
+_LOOK_SECONDS = 5.0
 
 
 @contextmanager
@@ -92,13 +96,19 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
         os.environ.update(whole)
 
 
-def _check_slots(config: RaySettings, num_workers: int, setting: str) -> None:
-    """Says within seconds what would else be a long wait."""
+def _slots(config: RaySettings) -> tuple[int, str]:
+    """How many workers the cluster, as it is now, has room for, and what each of them takes."""
     total = ray.cluster_resources()
     num_gpus = int(total.get("GPU", 0))
-    slots = num_gpus if num_gpus else int(total.get("CPU", 0) // config.ray.cpus_per_worker)
+    if num_gpus:
+        return num_gpus, "GPUs"
+    return int(total.get("CPU", 0) // config.ray.cpus_per_worker), f"CPU slots of {config.ray.cpus_per_worker:g}"
+
+
+def _check_slots(config: RaySettings, num_workers: int, setting: str) -> None:
+    """Says within seconds what would else be a long wait."""
+    slots, kind = _slots(config)
     if num_workers > slots:
-        kind = "GPUs" if num_gpus else f"CPU slots of {config.ray.cpus_per_worker:g}"
         raise ConfigError(f"{setting} is {num_workers}, the Ray cluster has {slots} {kind}; lower it or add nodes")
 
 
@@ -141,15 +151,40 @@ def run_on_ray(config: RunConfig, rank_main: RankMain, listener: Listener, stop:
             },
         ),
     )
+    room = _Room(most, config.ray.min_workers)
     with _listening(relay, listener), stop.held():
-        _fit(trainer, relay, stop)
+        _fit(trainer, relay, stop, lambda: room.look(_slots(config)[0]))
     failure = ray.get(relay.failure.remote())
     if failure is not None:
         raise failure
 
 
-def _fit(trainer: TorchTrainer, relay: Any, stop: StopRequest) -> None:
-    """Runs the trainer, and tells its workers of a signal.
+class _Room:
+    """Says what nodes that are lost or come back mean for the run: a wait without a word looks like a hang."""
+
+    def __init__(self, wanted: int, least: int | None) -> None:
+        """`least`: workers that the run goes on with; None: it waits for all that are `wanted`."""
+        self._wanted, self._least, self._seen = wanted, least, wanted
+
+    def look(self, slots: int) -> None:
+        """Hears how many workers there is room for."""
+        slots = min(slots, self._wanted)
+        if slots == self._seen:
+            return
+        self._seen = slots
+        said = f"the Ray cluster has room for {slots} of {self._wanted} workers"
+        if slots == self._wanted:
+            _LOG.warning("%s again", said)
+        elif self._least is None:
+            _LOG.warning("%s: waiting for the others (ray.min_workers lets a run go on with fewer)", said)
+        elif slots < self._least:
+            _LOG.warning("%s: waiting for ray.min_workers, %d", said, self._least)
+        else:
+            _LOG.warning("%s: the run goes on with these from its newest checkpoint", said)
+
+
+def _fit(trainer: TorchTrainer, relay: Any, stop: StopRequest, look: Callable[[], None]) -> None:
+    """Runs the trainer, tells its workers of a signal, and looks at the cluster now and then.
 
     In a thread of its own: in the main one Ray would answer Ctrl-C itself, by ending the workers in mid-step.
     """
@@ -163,9 +198,13 @@ def _fit(trainer: TorchTrainer, relay: Any, stop: StopRequest) -> None:
 
     thread = threading.Thread(target=fit, daemon=True, name="ray-train")
     thread.start()
-    was_told = False
+    was_told, looked = False, time.monotonic()
     while thread.is_alive():
         thread.join(0.2)
+        if time.monotonic() - looked > _LOOK_SECONDS:
+            with suppress(Exception):  # no run ends because nobody can count slots
+                look()
+            looked = time.monotonic()
         if stop.signal_number is not None and not was_told:
             relay.stop.remote(stop.signal_number)
             was_told = True

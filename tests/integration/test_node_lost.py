@@ -1,4 +1,4 @@
-"""A Ray node that is lost on the way: the run goes on with the workers for which there is room.
+"""A Ray node that is lost on the way: the run goes on with the workers for which there is room, or waits, as it is set.
 
 The run stands in a bucket of an S3 server and its MLflow server never answers: neither stops it.
 """
@@ -31,6 +31,8 @@ from tests.support.tiny import ROOT, tiny_backbone, tiny_config, tiny_rows
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 NUM_STEPS = 30
+#: One slot.
+NODE = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 100_000_000, "include_dashboard": False}
 #: Longest wait for anything, seconds.
 LONGEST_SECONDS = 420
 
@@ -52,14 +54,15 @@ def two_nodes(monkeypatch: pytest.MonkeyPatch, bucket: Bucket) -> Iterator[Clust
     cluster = Cluster()
     try:
         for _ in range(2):
-            cluster.add_node(num_cpus=1, num_gpus=0, object_store_memory=100_000_000, include_dashboard=False)
+            cluster.add_node(**NODE)
         yield cluster
     finally:
         cluster.shutdown()
 
 
 @pytest.mark.timeout(1000)
-def test_the_run_goes_on_with_the_worker_that_is_left(two_nodes: Cluster, bucket: Bucket, tmp_path: Path) -> None:
+@pytest.mark.parametrize("waits", [False, True], ids=["goes_on_with_the_worker_that_is_left", "waits_for_another_node"])
+def test_a_node_is_lost(two_nodes: Cluster, bucket: Bucket, tmp_path: Path, waits: bool) -> None:
     settings = {
         "model.name_or_path": tiny_backbone(tmp_path / "backbone"),
         **split_files(tmp_path, tiny_rows(32)),
@@ -70,7 +73,7 @@ def test_the_run_goes_on_with_the_worker_that_is_left(two_nodes: Cluster, bucket
         "train.collective_timeout_seconds": 60,
         "calibrate.method": "temperature",
         "evaluate.max_explained_rows": 2,
-        "ray.min_workers": 1,
+        "ray.min_workers": None if waits else 1,
         "run.storage": f"{bucket.uri}/all",
         "tracking.uri": "http://127.0.0.1:9",
     }
@@ -102,6 +105,10 @@ def test_the_run_goes_on_with_the_worker_that_is_left(two_nodes: Cluster, bucket
         writers = _last(checkpoints)["world_size"]
         lost = next(node for node in two_nodes.list_all_nodes() if not node.head)
         two_nodes.remove_node(lost, allow_graceful=False)
+        message = "waiting for the others" if waits else "the run goes on with these"
+        _until(lambda: f"room for 1 of 2 workers: {message}" in log.read_text(), driver, log)
+        if waits:
+            two_nodes.add_node(**NODE)
         driver.wait(timeout=LONGEST_SECONDS)
     finally:
         if driver.poll() is None:
@@ -110,7 +117,8 @@ def test_the_run_goes_on_with_the_worker_that_is_left(two_nodes: Cluster, bucket
     assert driver.returncode == 0, log.read_text()[-3000:]
     assert writers == 2
     last = _last(checkpoints)
-    assert (last["step"], last["world_size"]) == (NUM_STEPS, 1)
+    assert (last["step"], last["world_size"]) == (NUM_STEPS, 2 if waits else 1)
+    assert ("room for 2 of 2 workers again" in log.read_text()) == waits
     assert json.loads((folder.evaluation("test") / "metrics.json").read_text())["num_rows"] == 24
 
 
