@@ -286,7 +286,7 @@ test_row(
 test_row("nan", "NaN or inf in loss or gradient: stopped or skipped (9 tests)", "tests/integration/test_nonfinite.py")
 test_row(
     "node",
-    "a Ray node lost, run folder in a bucket: goes on with the worker that is left",
+    "a Ray node lost, run folder in a bucket: goes on with the worker that is left, or waits (a test each)",
     "tests/integration/test_node_lost.py",
 )
 test_row(
