@@ -26,6 +26,7 @@ from clsgen_dist.config.passed_on import TO_WORKERS, kept_by_own_cluster
 from clsgen_dist.config.run import RunConfig, leaves
 from clsgen_dist.config.services import Ray
 from clsgen_dist.errors import ClsGenError, ConfigError, Interrupted
+from clsgen_dist.orchestrate.room import Room
 from clsgen_dist.progress import Event, Listener
 from clsgen_dist.stopping import StopRequest, heeding_sigterm_in_any_thread
 
@@ -39,8 +40,6 @@ class RaySettings(Protocol):
     def ray(self) -> Ray: ...
     def model_dump(self) -> dict[str, Any]: ...
 
-
-_LOG = logging.getLogger("clsgen_dist.ray")
 
 #: What workers may take to end once they have said that they do.
 _LEAVING_SECONDS = 15.0
@@ -151,36 +150,12 @@ def run_on_ray(config: RunConfig, rank_main: RankMain, listener: Listener, stop:
             },
         ),
     )
-    room = _Room(most, config.ray.min_workers)
+    room = Room(most, config.ray.min_workers)
     with _listening(relay, listener), stop.held():
         _fit(trainer, relay, stop, lambda: room.look(_slots(config)[0]))
     failure = ray.get(relay.failure.remote())
     if failure is not None:
         raise failure
-
-
-class _Room:
-    """Says what nodes that are lost or come back mean for the run: a wait without a word looks like a hang."""
-
-    def __init__(self, wanted: int, least: int | None) -> None:
-        """`least`: workers that the run goes on with; None: it waits for all that are `wanted`."""
-        self._wanted, self._least, self._seen = wanted, least, wanted
-
-    def look(self, slots: int) -> None:
-        """Hears how many workers there is room for."""
-        slots = min(slots, self._wanted)
-        if slots == self._seen:
-            return
-        self._seen = slots
-        said = f"the Ray cluster has room for {slots} of {self._wanted} workers"
-        if slots == self._wanted:
-            _LOG.warning("%s again", said)
-        elif self._least is None:
-            _LOG.warning("%s: waiting for the others (ray.min_workers lets a run go on with fewer)", said)
-        elif slots < self._least:
-            _LOG.warning("%s: waiting for ray.min_workers, %d", said, self._least)
-        else:
-            _LOG.warning("%s: the run goes on with these from its newest checkpoint", said)
 
 
 def _fit(trainer: TorchTrainer, relay: Any, stop: StopRequest, look: Callable[[], None]) -> None:

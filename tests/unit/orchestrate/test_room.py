@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from clsgen_dist.orchestrate.ray_train import _Room
+from clsgen_dist.orchestrate.room import Room
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ from clsgen_dist.orchestrate.ray_train import _Room
 def test_each_change_is_told_once(
     least: int | None, slots: list[int], said: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    room = _Room(4, least)
+    room = Room(4, least)
     for found in slots:
         room.look(found)
     assert [record.getMessage() for record in caplog.records] == said
