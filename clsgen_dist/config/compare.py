@@ -56,7 +56,7 @@ DEFAULT_ARMS = (
     Arm(name="generative", overrides={**WORDS_ONLY, **NOT_HELD}),
     Arm(name="joint", overrides={**NOT_HELD}),
     Arm(name="joint_kl", overrides={**NOT_HELD, "objective.kl_weight": 1.0}),
-    Arm(name="joint_general", overrides={"objective.kl_weight": 0.0, "objective.general_weight": 1.0}),
+    Arm(name="joint_general", overrides={"objective.kl_weight": 0.0, "objective.general_weight": 2.0}),
     Arm(name="joint_conditioned", kind="conditioned", of="joint"),
 )
 
