@@ -91,7 +91,10 @@ def compare(
     threads: int,
     measured: dict[str, Measured] | None = None,
 ) -> dict[str, Measured]:
-    """Runs every side `rounds` times in turn: A B C A B C; adds to `measured` where it is given."""
+    """Runs every side `rounds` times in turn: A B C A B C; adds to `measured` where it is given.
+
+    `sides`: options by name; of `side.py` each runs what its option `side` names, by default its own name.
+    """
     python = make_environment(OUT / "peers")
     steps = [rows[s * ROWS_A_STEP : (s + 1) * ROWS_A_STEP] for s in range(num_warm + num_timed)]
     tokens = [sum(len(row["prompt"]) + len(row["completion"]) for row in step) for step in steps]
@@ -110,7 +113,8 @@ def compare(
                 "num_timed": num_timed,
                 "options": options,
             }
-            measured[side].add(run_turn(python, side, job, threads, seconds=1800), tokens[num_warm:])
+            result = run_turn(python, options.get("side", side), job, threads, seconds=1800)
+            measured[side].add(result, tokens[num_warm:])
             rate = statistics.median(measured[side].tokens_per_second)
             seconds = time.perf_counter() - started
             print(f"round {number + 1}  {side:<14} {rate:7.1f} tokens/s  {seconds:5.0f} s", flush=True)
@@ -185,25 +189,25 @@ def table(measured: dict[str, Measured]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(told: str | None, *, rounds: int, steps: int) -> argparse.ArgumentParser:
+    """What benchmarks of training steps are asked for, with these defaults."""
+    parser = argparse.ArgumentParser(description=told, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", choices=("esnli", "pubmedqa", "vignettes"), default="esnli")
     parser.add_argument("--backbone", default=str(ROOT / "models" / "gemma3-270m"), help="folder of the model")
     parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each side")
+    parser.add_argument("--rounds", type=int, default=rounds, help="turns of each side")
     parser.add_argument("--warm", type=int, default=1, help="steps that do not count")
-    parser.add_argument("--steps", type=int, default=4, help="steps that count")
+    parser.add_argument("--steps", type=int, default=steps, help="steps that count")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--zero", default="ds_configs/zero2_cpu.json", help="ZeRO settings of our side")
-    parser.add_argument("--token-budget", type=int, default=4096, help="tokens a micro-batch of our side")
-    parser.add_argument("--trl-layout", choices=("padded", "padding-free"), default="padded")
-    parser.add_argument("--only", nargs="+", choices=("ours", "trl", "naive"), help="some sides only")
-    settings = parser.parse_args()
+    return parser
+
+
+def measure(settings: argparse.Namespace, sides: dict[str, dict[str, Any]]) -> dict[str, Measured]:
+    """Compares sides as `arguments` were answered."""
     rows = tokenize(read_texts(settings.rows, (settings.warm + settings.steps) * ROWS_A_STEP), settings.backbone)
-    sides = sides_of(settings.zero, settings.token_budget, settings.trl_layout)
-    measured = compare(
+    return compare(
         rows,
-        {side: options for side, options in sides.items() if side in (settings.only or sides)},
+        sides,
         backbone=settings.backbone,
         precision=settings.precision,
         num_warm=settings.warm,
@@ -211,6 +215,17 @@ def main() -> None:
         rounds=settings.rounds,
         threads=settings.threads,
     )
+
+
+def main() -> None:
+    parser = arguments(__doc__, rounds=3, steps=4)
+    parser.add_argument("--zero", default="ds_configs/zero2_cpu.json", help="ZeRO settings of our side")
+    parser.add_argument("--token-budget", type=int, default=4096, help="tokens a micro-batch of our side")
+    parser.add_argument("--trl-layout", choices=("padded", "padding-free"), default="padded")
+    parser.add_argument("--only", nargs="+", choices=("ours", "trl", "naive"), help="some sides only")
+    settings = parser.parse_args()
+    sides = sides_of(settings.zero, settings.token_budget, settings.trl_layout)
+    measured = measure(settings, {side: sides[side] for side in sides if side in (settings.only or sides)})
     print(table(measured))
     if not settings.only:
         result = ratios(measured) | {"settings": vars(settings), "sides": summary(measured)}

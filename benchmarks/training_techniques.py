@@ -7,9 +7,7 @@ The same rows, backbone and adapter as benchmarks/training.py; each turn in a pr
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
@@ -51,13 +49,7 @@ def without(technique: str | None) -> Iterator[None]:
         return functional.cross_entropy(logits_NV.float(), targets_N, reduction="none")
 
     def logits_everywhere(
-        self: DualHead,
-        input_ids: torch.Tensor,
-        position_ids: torch.Tensor,
-        cls_index: torch.Tensor,
-        lm_index: torch.Tensor,
-        *,
-        with_base: bool = False,
+        self: DualHead, input_ids: Any, position_ids: Any, cls_index: Any, lm_index: Any, **_: Any
     ) -> DualHeadOutput:
         hidden_PD = self._hidden(input_ids, position_ids)
         return DualHeadOutput(self.head(hidden_PD[cls_index]), self.lm_logits(hidden_PD)[lm_index], None)
@@ -73,41 +65,16 @@ def without(technique: str | None) -> Iterator[None]:
 
 def main() -> None:
     from benchmarks import training
-    from benchmarks.job import ROWS_A_STEP
-    from benchmarks.peers import make_environment
-    from benchmarks.rows import read_texts, tokenize
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", choices=("esnli", "pubmedqa", "vignettes"), default="esnli")
-    parser.add_argument("--backbone", default=str(ROOT / "models" / "gemma3-270m"), help="folder of the model")
-    parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
-    parser.add_argument("--rounds", type=int, default=2, help="turns of each")
-    parser.add_argument("--steps", type=int, default=2, help="steps of a turn that count")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    settings = parser.parse_args()
-    rows = tokenize(read_texts(settings.rows, (1 + settings.steps) * ROWS_A_STEP), settings.backbone)
-    tokens = [sum(len(r["prompt"]) + len(r["completion"]) for r in rows[n : n + ROWS_A_STEP]) for n in _starts(rows)]
-    python = make_environment(training.OUT / "peers")
-    ours = {"zero": str(ROOT / "ds_configs" / "zero2_cpu.json"), "token_budget": 4096}
-    turns: dict[str, dict[str, Any]] = {"ours": {}, **SWITCHED}
-    measured = {name: training.Measured() for name in turns}
-    job: dict[str, Any] = {"rows": rows, "backbone": settings.backbone, "precision": settings.precision}
-    job |= {"num_warm": 1, "num_timed": settings.steps}
-    for _ in range(settings.rounds):
-        for name, options in turns.items():
-            result = training.run_turn(python, "ours", job | {"options": ours | options}, settings.threads, 1800)
-            measured[name].add(result, tokens[1:])
+    settings = training.arguments(__doc__, rounds=2, steps=2).parse_args()
+    ours = training.sides_of("ds_configs/zero2_cpu.json", 4096, "padded")["ours"]
+    sides = {name: ours | options | {"side": "ours"} for name, options in {"ours": {}, **SWITCHED}.items()}
+    measured = training.measure(settings, sides)
     print(table(measured))
     training.OUT.mkdir(parents=True, exist_ok=True)
     whole = {"sides": training.summary(measured), "settings": vars(settings)}
     whole |= {"machine": training.machine(), "versions": training.versions()}
     (training.OUT / "training_techniques.json").write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
-
-
-def _starts(rows: Sequence[Any]) -> range:
-    from benchmarks.job import ROWS_A_STEP
-
-    return range(0, len(rows), ROWS_A_STEP)
 
 
 def table(measured: dict[str, Any]) -> str:

@@ -20,7 +20,7 @@ from clsgen_dist.data.tokens import TokenizedRow
 #: Line length at which attention costs about as much as all else, tokens; weighs padding against long lines.
 _ATTENTION_TOKENS = 1024
 
-#: A line holds at most this many times the longest row.
+#: A line is about this many times as long as the longest row, at most.
 _MOST_ROWS_A_LINE = 8
 
 #: About how many layouts of a micro-batch are compared.
@@ -102,7 +102,7 @@ def collate(rows: Sequence[TokenizedRow], *, one_line: bool = False) -> Batch:
 
 def _lines(sizes: Sequence[int]) -> list[list[int]]:
     """Rows by line: of several numbers of lines, the one that costs least."""
-    fewest = max(1, sum(sizes) // (_MOST_ROWS_A_LINE * max(sizes)))
+    fewest = -(-sum(sizes) // (_MOST_ROWS_A_LINE * max(sizes)))
     counts = range(fewest, len(sizes) + 1, max(1, len(sizes) // _MOST_LAYOUTS))
 
     def cost(lines: list[list[int]]) -> float:
