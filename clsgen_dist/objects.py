@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import os
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from pyarrow import ArrowException, fs
+from pyarrow import ArrowException, NativeFile, fs
 
 from clsgen_dist.errors import ConfigError
 
@@ -18,6 +19,10 @@ from clsgen_dist.errors import ConfigError
 _CHUNK_BYTES = 8 * 2**20
 #: How long a call to Google's store is tried again.
 _RETRIES = timedelta(seconds=30)
+#: How names of files end that are being written into a folder.
+_UNFINISHED = ".unfinished"
+#: How S3 says, of an object that was opened, that there is none.
+_GONE = ("NO_SUCH_KEY", "RESOURCE_NOT_FOUND")
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ class Objects:
         return {
             info.path[start:]: Stored(info.size, -1 if info.mtime_ns is None else info.mtime_ns)
             for info in found
-            if info.type == fs.FileType.File
+            if info.type == fs.FileType.File and not info.path.endswith(_UNFINISHED)
         }
 
     def has(self, name: str) -> bool:
@@ -70,34 +75,26 @@ class Objects:
 
     def read(self, name: str) -> bytes:
         """Raises FileNotFoundError where there is no such object, else OSError."""
-        with _as_os_error(), self._files.open_input_stream(self._path(name)) as source:
+        with self._reading(name) as source:
             return bytes(source.read())
 
     def write(self, name: str, content: bytes) -> None:
         """Makes or replaces an object; readers meet the old one or the new one whole. Raises OSError."""
-        with _as_os_error():
-            self._make_parent(name)
-            with self._files.open_output_stream(self._path(name)) as sink:
-                sink.write(content)
+        with self._writing(name) as sink:
+            sink.write(content)
 
     def upload(self, path: Path, name: str) -> None:
         """Makes or replaces an object from a file, as `write` does. Raises OSError."""
-        with _as_os_error():
-            self._make_parent(name)
-            with path.open("rb") as source, self._files.open_output_stream(self._path(name)) as sink:
-                while chunk := source.read(_CHUNK_BYTES):
-                    sink.write(chunk)
+        with path.open("rb") as source, self._writing(name) as sink:
+            while chunk := source.read(_CHUNK_BYTES):
+                sink.write(chunk)
 
     def download(self, name: str, path: Path) -> None:
         """Writes an object beside a file's place and moves it there. Raises OSError as `read` does."""
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            with (
-                _as_os_error(),
-                self._files.open_input_stream(self._path(name)) as source,
-                unfinished.open("wb") as sink,
-            ):
+            with unfinished.open("wb") as sink, self._reading(name) as source:
                 while chunk := source.read(_CHUNK_BYTES):
                     sink.write(chunk)
             os.replace(unfinished, path)
@@ -117,13 +114,43 @@ class Objects:
         for name in self.listing():
             self.delete(name)
 
+    @contextmanager
+    def _reading(self, name: str) -> Iterator[NativeFile]:
+        """An object that is read in the block; FileNotFoundError also where it is taken away after it was opened."""
+        try:
+            with _as_os_error(), self._files.open_input_stream(self._path(name)) as source:
+                yield source
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            if not any(words in str(error) for words in _GONE) and self.has(name):
+                raise
+            raise FileNotFoundError(f"{self.uri}/{name}: was taken away while it was read") from error
+
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
 
-    def _make_parent(self, name: str) -> None:
-        """Folders are made where they are folders; in a store they would be objects of their own."""
-        if isinstance(self._files, fs.LocalFileSystem):
-            self._files.create_dir(self._path(name).rpartition("/")[0], recursive=True)
+    @contextmanager
+    def _writing(self, name: str) -> Iterator[NativeFile]:
+        """What is written in the block becomes the object at its end. A store does so itself, a folder does not."""
+        path = self._path(name)
+        is_folder = isinstance(self._files, fs.LocalFileSystem)
+        with _as_os_error():
+            if not is_folder:
+                with self._files.open_output_stream(path) as sink:
+                    yield sink
+                return
+            parent, _, last = path.rpartition("/")
+            self._files.create_dir(parent, recursive=True)
+            unfinished = f"{parent}/.{last}.{uuid.uuid4().hex}{_UNFINISHED}"
+            try:
+                with self._files.open_output_stream(unfinished) as sink:
+                    yield sink
+                self._files.move(unfinished, path)
+            except BaseException:
+                with suppress(OSError):
+                    self._files.delete_file(unfinished)
+                raise
 
 
 def _file_system(uri: str) -> tuple[fs.FileSystem, str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -75,6 +77,44 @@ def test_a_download_that_fails_leaves_the_file_as_it_was(objects: Objects, tmp_p
 
     assert place.read_text() == "before"
     assert not list(tmp_path.glob(".kept*"))
+
+
+def test_what_is_taken_away_while_it_is_read_is_absent(objects: Objects, tmp_path: Path) -> None:
+    """A store is asked twice: for the size, then for the bytes."""
+    ended = threading.Event()
+
+    def come_and_go() -> None:
+        while not ended.is_set():
+            objects.write("a", b"x" * 1000)
+            objects.delete("a")
+
+    other = threading.Thread(target=come_and_go)
+    other.start()
+    try:
+        for _ in range(150):
+            with suppress(FileNotFoundError):
+                assert objects.read("a") == b"x" * 1000
+            with suppress(FileNotFoundError):
+                objects.download("a", tmp_path / "copy")
+                assert (tmp_path / "copy").read_bytes() == b"x" * 1000
+    finally:
+        ended.set()
+        other.join()
+
+
+def test_an_upload_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    objects = Objects(f"file://{tmp_path}/store")
+    objects.write("kept", b"before")
+
+    with pytest.raises(IsADirectoryError):
+        objects.upload(tmp_path, "kept")
+    (tmp_path / "store" / "folder").mkdir()
+    with pytest.raises(OSError, match="folder"):
+        objects.write("folder", b"x")
+
+    assert objects.listing().keys() == {"kept"}
+    assert objects.read("kept") == b"before"
+    assert sorted(path.name for path in (tmp_path / "store").iterdir()) == ["folder", "kept"]
 
 
 def test_a_store_that_does_not_answer_is_an_error_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
