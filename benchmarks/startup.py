@@ -5,8 +5,8 @@
 
 Each start is a process of its own, in turns: the libraries alone (torch, transformers, PEFT, DeepSpeed, MLflow and
 Arrow imported, `from_pretrained`, `get_peft_model`, `deepspeed.initialize`, `mlflow.start_run`), a run that begins
-(rows read, split, explained and tokenised), and the same run started again, as after an interruption. Writes
-benchmarks/out/startup.json and startup.md.
+(rows read, split, explained and tokenised), the same run started again, as after an interruption, and one that tries
+its longest micro-batch first. Writes benchmarks/out/startup.json and startup.md.
 """
 
 from __future__ import annotations
@@ -31,9 +31,8 @@ SIDES = {
     "libraries": "the libraries alone",
     "begin": "a run that begins",
     "again": "the same run, started again",
+    "tried": "a run that begins, with `train.dry_batch: true`",
 }
-#: A rehearsal of the heaviest micro-batch, whose time is that of the model and no matter of starting.
-DRY_BATCH = "dry batch"
 
 
 def start(side: str, config: Path, backbone: str, threads: int) -> dict[str, Any]:
@@ -52,7 +51,7 @@ def start(side: str, config: Path, backbone: str, threads: int) -> dict[str, Any
     return found
 
 
-def write_config(folder: Path, name: str, backbone: str, threads: int, tiny: bool) -> Path:
+def write_config(folder: Path, name: str, backbone: str, threads: int, *, tiny: bool, tried: bool) -> Path:
     """A run of 2,400 vignettes."""
     tree = {
         "run": {"name": name, "output_dir": str(folder)},
@@ -64,6 +63,7 @@ def write_config(folder: Path, name: str, backbone: str, threads: int, tiny: boo
             "cpu_threads": threads,
             "precision": "fp32" if tiny else "bf16",
             "deepspeed": str(ROOT / "ds_configs" / "zero2_cpu.json"),
+            "dry_batch": True if tried else "auto",
         },
     }
     place = folder / f"{name}.yaml"
@@ -75,21 +75,18 @@ def measure(folder: Path, backbone: str, rounds: int, threads: int, tiny: bool) 
     """Starts in turns."""
     found = []
     for number in range(rounds):
-        config = write_config(folder, f"run{number}", backbone, threads, tiny)
         for side in SIDES:
+            tried = side == "tried"
+            name = f"{'tried' if tried else 'run'}{number}"
+            config = write_config(folder, name, backbone, threads, tiny=tiny, tried=tried)
             found.append({"side": side, **start(side, config, backbone, threads)})
             print(json.dumps(found[-1]), flush=True)
     return found
 
 
 def judged(starts: list[dict[str, Any]]) -> dict[str, Any]:
-    """Of each side medians in seconds, and medians of its ratio to the libraries in the same round.
-
-    A side with a dry batch stands there twice, the second time less what that took.
-    """
-    starts = [*starts, *filter(None, map(_without_dry_batch, starts))]
-    sides = dict.fromkeys(one["side"] for one in starts)
-    by_side = {side: [one for one in starts if one["side"] == side] for side in sides}
+    """Of each side medians in seconds, and medians of its ratio to the libraries in the same round."""
+    by_side = {side: [one for one in starts if one["side"] == side] for side in SIDES}
     found = {}
     for side, ones in by_side.items():
         pairs = list(zip(ones, by_side["libraries"], strict=True))
@@ -110,19 +107,6 @@ def judged(starts: list[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _without_dry_batch(start: dict[str, Any]) -> dict[str, Any] | None:
-    parts = dict(start["parts"])
-    spent = parts.pop(DRY_BATCH, None)
-    if spent is None:
-        return None
-    return {
-        "side": f"{start['side']}, less its dry batch",
-        "wall": start["wall"] - spent[0],
-        "cpu": start["cpu"] - spent[1],
-        "parts": parts,
-    }
-
-
 def table(found: dict[str, Any]) -> str:
     """As Markdown."""
     lines = [
@@ -135,17 +119,12 @@ def table(found: dict[str, Any]) -> str:
             f"({one[clock]['low']:.2f} to {one[clock]['high']:.2f})"
             for clock in ("wall", "cpu")
         ]
-        lines.append(f"| {_told(side)} | {' | '.join(cells)} |")
+        lines.append(f"| {SIDES[side]} | {' | '.join(cells)} |")
     for side in SIDES:
         one = found[side]
         parts = ", ".join(f"{name} {wall:.1f} ({cpu:.1f})" for name, (wall, cpu) in one["parts"].items())
-        lines += ["", f"{_told(side)}, wall (processor) seconds: {parts}"]
+        lines += ["", f"{SIDES[side]}, wall (processor) seconds: {parts}"]
     return "\n".join(lines) + "\n"
-
-
-def _told(side: str) -> str:
-    name, comma, rest = side.partition(",")
-    return SIDES[name] + comma + rest
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """One start of `startup.py`, in its own process, which ends where the first step would begin.
 
-python benchmarks/startup_side.py libraries|begin|again CONFIG BACKBONE RESULT.json
+python benchmarks/startup_side.py libraries|begin|again|tried CONFIG BACKBONE RESULT.json
 """
 
 from __future__ import annotations
@@ -16,9 +16,6 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-
-
-from benchmarks.startup import DRY_BATCH  # noqa: E402
 
 
 class Parts:
@@ -119,7 +116,8 @@ def run(parts: Parts, config: str) -> None:
         "weights and adapter": (worker, "build_model"),
         "ZeRO": (worker, "Engine"),
         "look at causality": (worker, "check_causal"),
-        DRY_BATCH: (worker, "check_fits"),
+        "estimate of memory": (worker, "decided"),
+        "dry batch": (worker, "check_fits"),
     }
     for name, (place, attribute) in watched.items():
         setattr(place, attribute, parts.timed(name, getattr(place, attribute)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ if not torch.cuda.is_available():
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that is free on a device; of CPUs, that of the machine or of the container, for all its processes."""
+    """Memory that is free on a device; of CPUs the least of the machine's, the container's and the process's own."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
@@ -26,4 +27,8 @@ def free_bytes(device: torch.device) -> int:
     with contextlib.suppress(OSError, ValueError):  # "max" where there is none
         limit = int((group / "memory.max").read_text(encoding="ascii"))
         free = min(free, max(0, limit - int((group / "memory.current").read_text(encoding="ascii"))))
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]  # of this process alone, as `ulimit -v` sets it
+    if limit != resource.RLIM_INFINITY:
+        taken = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+        free = min(free, max(0, limit - taken))
     return free

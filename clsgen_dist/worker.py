@@ -40,7 +40,7 @@ from clsgen_dist.train.best import find_best, keep_best
 from clsgen_dist.train.dry_batch import check_fits
 from clsgen_dist.train.general import open_general_text
 from clsgen_dist.train.loop import Events, train
-from clsgen_dist.train.recomputation import with_recomputation
+from clsgen_dist.train.recomputation import decided
 from clsgen_dist.train.state import TrainState
 from clsgen_dist.train.step import Stepper, Validation, validate
 from clsgen_dist.train.verdicts import read_verdicts
@@ -77,7 +77,7 @@ def train_bundle(
         return
     split = TokenizedSplit(folder.tokens("train"))
     looked_at = TokenizedSplit(folder.tokens("validation"))
-    config = with_recomputation(config, base, split, ranks)
+    config = decided(config, base, split, ranks)
     num_steps = schedule.total_steps(config.train, len(split))
     interval = schedule.validation_interval(config.train, num_steps)
     weights = _loss_weights(config, split)

@@ -14,8 +14,10 @@ class Train(Section):
     max_steps: Count | None = Field(None, description="optimizer steps at most; null: all of epochs")
     global_batch: Count = Field(32, description="rows an optimizer step, over all workers")
     token_budget: Count = Field(4096, description="tokens a micro-batch on one worker, at most")
-    dry_batch: bool = Field(
-        True, description="run the longest micro-batch before the first step, to find out whether it fits into memory"
+    dry_batch: bool | Literal["auto"] = Field(
+        "auto",
+        description="run the longest micro-batch before the first step, to find out whether it fits into memory; auto: "
+        "where the estimate is more than half of what is free",
     )
     learning_rate: Annotated[float, Field(gt=0)] = Field(2e-4, description="peak, backbone or its adapter")
     head_learning_rate: Annotated[float, Field(gt=0)] = Field(1e-3, description="peak, classification head")

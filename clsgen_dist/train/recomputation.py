@@ -1,4 +1,4 @@
-"""`model.gradient_checkpointing: auto`, decided: what a model takes against what the devices have."""
+"""What is left to `auto` in the configuration, decided: what a model takes against what the devices have."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ from clsgen_dist.model.build import DTYPES, build_skeleton
 from clsgen_dist.model.dual_head import DualHead
 from clsgen_dist.train.dry_batch import largest_counts
 
+#: Up to this share of the free memory an estimate is far enough from all of it: it is within a fifth of what is taken.
+_SURE_SHARE = 0.5
 
-def with_recomputation(config: RunConfig, base: str, split: TokenizedSplit, ranks: Ranks) -> RunConfig:
-    """The configuration with a policy in place of `auto`, the same on all ranks; all of them call it.
 
-    The rank with the least memory decides.
+def decided(config: RunConfig, base: str, split: TokenizedSplit, ranks: Ranks) -> RunConfig:
+    """The configuration without `auto`: a policy of recomputation, and whether the longest micro-batch is tried first.
+
+    The same on all ranks; all of them call it, before the model is loaded. The rank with the least memory decides.
 
     Raises:
         ConfigError: activations are to wait in CPU memory, where they are already.
@@ -30,11 +33,23 @@ def with_recomputation(config: RunConfig, base: str, split: TokenizedSplit, rank
             "model.activation_offload: true, and this training runs on CPUs, whose memory holds all activations as it "
             "is; set it to false"
         )
-    if config.model.gradient_checkpointing != "auto":
+    policy: str = config.model.gradient_checkpointing
+    dry_batch = config.train.dry_batch
+    if "auto" not in (policy, dry_batch):
         return config
     model = build_skeleton(config.model, base, config.num_labels)
-    policy = least_recomputation(estimates(config, model, split, ranks.world_size), _smallest_room(ranks))
-    return config.model_copy(update={"model": config.model.model_copy(update={"gradient_checkpointing": policy})})
+    plans = estimates(config, model, split, ranks.world_size, on_cpu=ranks.device.type == "cpu")
+    room = _smallest_room(ranks)
+    if policy == "auto":
+        policy = least_recomputation(plans, room)
+    if dry_batch == "auto":
+        dry_batch = plans[policy].total > _SURE_SHARE * room
+    return config.model_copy(
+        update={
+            "model": config.model.model_copy(update={"gradient_checkpointing": policy}),
+            "train": config.train.model_copy(update={"dry_batch": dry_batch}),
+        }
+    )
 
 
 def _smallest_room(ranks: Ranks) -> int:
@@ -45,7 +60,9 @@ def _smallest_room(ranks: Ranks) -> int:
     return int(min(shares))
 
 
-def estimates(config: RunConfig, model: DualHead, split: TokenizedSplit, world_size: int) -> dict[str, MemoryPlan]:
+def estimates(
+    config: RunConfig, model: DualHead, split: TokenizedSplit, world_size: int, *, on_cpu: bool = False
+) -> dict[str, MemoryPlan]:
     """Bytes a device, by policy of recomputation.
 
     Args:
@@ -53,15 +70,16 @@ def estimates(config: RunConfig, model: DualHead, split: TokenizedSplit, world_s
         model: its model, which may be without memory.
         split: training rows.
         world_size: ranks.
+        on_cpu: the devices are CPUs, whose memory also holds what is offloaded.
     """
     train = config.train
     counts = largest_counts(split, config.run.seed, train.global_batch, train.token_budget, world_size)
     shape = shape_of(model, config)
-    setups = [_setup(config, policy, world_size) for policy in RECOMPUTED_SHARES]
+    setups = [_setup(config, policy, world_size, on_cpu) for policy in RECOMPUTED_SHARES]
     return {setup.policy: estimate(shape, setup, *counts) for setup in setups}
 
 
-def _setup(config: RunConfig, policy: str, world_size: int) -> Setup:
+def _setup(config: RunConfig, policy: str, world_size: int, on_cpu: bool) -> Setup:
     zero = read_zero(config.train.deepspeed)
     return Setup(
         policy=policy,
@@ -69,8 +87,8 @@ def _setup(config: RunConfig, policy: str, world_size: int) -> Setup:
         bytes_a_number=DTYPES[config.train.precision].itemsize,
         stage=zero_stage(zero),
         world_size=world_size,
-        parameters_on_host=offloads(zero, "param"),
-        optimizer_on_host=offloads(zero, "optimizer"),
+        parameters_on_host=not on_cpu and offloads(zero, "param"),
+        optimizer_on_host=not on_cpu and offloads(zero, "optimizer"),
     )
 
 

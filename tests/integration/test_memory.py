@@ -47,7 +47,7 @@ def cramped(config: RunConfig, rank: int) -> tuple[str | None, list[int]]:
 
 
 def test_the_longest_micro_batch_is_tried_first(one_rank: RankPool, tmp_path: Path) -> None:
-    config = compared_config(tmp_path, "cramped", long_rows(22), **{"train.token_budget": 300})
+    config = compared_config(tmp_path, "cramped", long_rows(22), **{"train.token_budget": 300, "train.dry_batch": True})
     longest = None
 
     told, steps = one_rank.run(cramped, config, 0)[0]
@@ -66,7 +66,7 @@ def test_the_longest_micro_batch_is_tried_first(one_rank: RankPool, tmp_path: Pa
 def test_it_changes_nothing(two_ranks: RankPool, tmp_path: Path) -> None:
     """Weights, moments, what dropout draws: a run that tried it first is the run that did not."""
     dropout = {"model.lora": {"rank": 4, "alpha": 8.0, "dropout": 0.2}, "train.epochs": 1}
-    tried = compared_config(tmp_path, "tried", long_rows(22), **dropout)
+    tried = compared_config(tmp_path, "tried", long_rows(22), **dropout, **{"train.dry_batch": True})
     plain = compared_config(tmp_path, "plain", long_rows(22), **dropout, **{"train.dry_batch": False})
     one, other = (two_ranks.run(train_on_rank, config)[0] for config in (tried, plain))
     assert one.steps.keys() == other.steps.keys()

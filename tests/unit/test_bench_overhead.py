@@ -53,20 +53,13 @@ def test_starts_are_over_the_libraries_of_their_round() -> None:
     def start(side: str, wall: float) -> dict[str, Any]:
         return {"side": side, "wall": wall, "cpu": 2 * wall, "parts": {"imports": [wall / 2, wall]}}
 
-    dry = {"dry batch": [2.0, 4.0]}
-    starts = [start("libraries", 10.0), start("begin", 15.0), start("again", 12.0)]
-    starts += [start("libraries", 20.0), start("begin", 20.0), start("again", 22.0)]
-    for one in starts:
-        one["parts"] |= dry if one["side"] == "again" else {}
+    starts = [start("libraries", 10.0), start("begin", 15.0), start("again", 12.0), start("tried", 30.0)]
+    starts += [start("libraries", 20.0), start("begin", 20.0), start("again", 22.0), start("tried", 30.0)]
 
     found = startup.judged(starts)
 
     assert found["again"]["wall"] == pytest.approx({"seconds": 17.0, "ratio": 1.15, "low": 1.1, "high": 1.2})
     assert found["begin"]["cpu"]["seconds"] == 35.0
-    assert found["again, less its dry batch"]["cpu"]["seconds"] == 30.0
-    assert found["again, less its dry batch"]["wall"]["ratio"] == pytest.approx(1.0)
-    assert list(found["again, less its dry batch"]["parts"]) == ["imports"]
-    assert "begin, less its dry batch" not in found
     assert found["begin"]["parts"] == {"imports": [8.75, 17.5]}
     assert "| the same run, started again | 17.0 | 1.15 (1.10 to 1.20) | 34.0 |" in startup.table(found)
-    assert "| the same run, started again, less its dry batch | 15.0 | 1.00 (1.00 to 1.00) |" in startup.table(found)
+    assert "| a run that begins, with `train.dry_batch: true` | 30.0 | 2.25 (1.50 to 3.00) |" in startup.table(found)
