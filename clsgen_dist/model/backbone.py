@@ -6,6 +6,7 @@ Both end as a folder that loads like any pretrained model, so nothing after this
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -23,6 +24,9 @@ from clsgen_dist.config.sections import FromScratch
 
 _BOS, _EOS, _PAD = "<s>", "</s>", "<pad>"
 
+#: The trainer of the tokenizer keeps every word that it has met, numbers and names among them.
+_MOST_TEXTS = 100_000
+
 
 def make_small_backbone(folder: Path, shape: FromScratch, texts: Iterable[str], *, max_tokens: int, seed: int) -> None:
     """Writes a Llama with random weights and a byte-level BPE tokenizer trained on `texts`.
@@ -30,7 +34,7 @@ def make_small_backbone(folder: Path, shape: FromScratch, texts: Iterable[str], 
     Args:
         folder: where to write.
         shape: sizes.
-        texts: what the tokenizer learns from, a stream.
+        texts: what the tokenizer learns from, a stream; of a long one the beginning.
         max_tokens: longest sequence that the model will see.
         seed: seed of the weights.
     """
@@ -43,7 +47,7 @@ def make_small_backbone(folder: Path, shape: FromScratch, texts: Iterable[str], 
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.train_from_iterator(islice(texts, _MOST_TEXTS), trainer)
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=_BOS, eos_token=_EOS, pad_token=_PAD)
     config = LlamaConfig(
         vocab_size=shape.vocab_size,
