@@ -4,8 +4,8 @@
 
 Rows: peak memory of `prepare` and, in another process, of the loader over steps of an epoch: what is the process's own,
 and all that is resident, with pages of mapped files, which the kernel takes back where memory is short. A million rows
-take a quarter of an hour of a core. Lengths: seconds of the processor a token, of steps of equally many tokens with a small
-model, beside the operations that they need. Other work on the machine hardly changes either. Writes
+take a quarter of an hour of a core. Lengths: seconds of the processor a token, of steps of equally many tokens with a
+small model, beside the operations that they need. Other work on the machine hardly changes either. Writes
 benchmarks/out/scaling.json and scaling.md.
 """
 
@@ -119,7 +119,7 @@ class OwnMemory(threading.Thread):
 
 
 def status_mib(name: str) -> float:
-    """A size that the kernel tells of this process. VmHWM is its peak; what `getrusage` says begins with the parent's."""
+    """A size that the kernel tells of this process; VmHWM is its peak, where `getrusage` begins with the parent's."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) / 1024
 
