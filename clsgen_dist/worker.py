@@ -45,12 +45,12 @@ from clsgen_dist.train.state import TrainState
 from clsgen_dist.train.step import Stepper, Validation, validate
 from clsgen_dist.train.verdicts import read_verdicts
 
-#: Largest difference that a reloaded model may show in a probability, by precision. In bf16 the same sum in another
-#: order differs in the third digit.
-TOLERANCE = {"fp32": 1e-5, "bf16": 3e-2}
-#: The same where words give the probability. Logits of a vocabulary in bf16 come in steps of an eighth from 16 on, so
-#: one model that is read in batches of other sizes differs by 0.05 (Gemma 3 270M, e-SNLI).
-TOLERANCE_OF_WORDS = {"fp32": 1e-5, "bf16": 1e-1}
+#: Differences that a reloaded model may show in a probability, by precision: mean over rows, and largest. In bf16 the
+#: same sum in another order differs in the third digit: one model read in batches of other sizes differs by 0.002 in
+#: the mean and by up to 0.039 in a row (Gemma 3 270M, e-SNLI). Other weights differ in the mean.
+TOLERANCE = {"fp32": (1e-5, 1e-5), "bf16": (1e-2, 1e-1)}
+#: The same where words give the probability. Logits of a vocabulary in bf16 come in steps of an eighth from 16 on.
+TOLERANCE_OF_WORDS = {"fp32": (1e-5, 1e-5), "bf16": (2e-2, 2e-1)}
 
 
 def train_bundle(
@@ -261,11 +261,13 @@ def check_reloaded(
 ) -> None:
     """Compares logits of N rows and K labels. Raises BundleError where their probabilities are too far apart."""
     most = (TOLERANCE_OF_WORDS if reads_verdicts else TOLERANCE)[precision]
-    difference = float(np.abs(IDENTITY.apply(live_NK) - IDENTITY.apply(reloaded_NK)).max())
-    if not difference <= most:
+    difference_NK = np.abs(IDENTITY.apply(live_NK) - IDENTITY.apply(reloaded_NK))
+    found = float(difference_NK.mean()), float(difference_NK.max())
+    if not (found[0] <= most[0] and found[1] <= most[1]):
         raise BundleError(
-            f"{candidate}: reloaded, the model's probabilities differ by {difference:.2e} from the trained one's "
-            f"(at most {most:.0e} in {precision}); the bundle is not released"
+            f"{candidate}: reloaded, the model's probabilities differ from the trained one's by {found[0]:.2e} in the "
+            f"mean and {found[1]:.2e} at most ({most[0]:.0e} and {most[1]:.0e} are allowed in {precision}); the bundle "
+            "is not released"
         )
 
 
