@@ -89,7 +89,7 @@ def make_plan(config: RunConfig) -> Plan:
         train = TokenizedSplit(folder.tokens("train"))
         num_micro, fill = _count_micro_batches(config, train)
         model = build_skeleton(config.model, backbone_place(config, folder), config.num_labels)
-        memories = estimates(config, model, train, config.train.num_workers)
+        memories = estimates(config, model, train, config.train.num_workers, read_zero(config.train.deepspeed))
     policy: str = config.model.gradient_checkpointing
     if policy == "auto":
         policy = least_recomputation(memories, _free_here(config))

@@ -77,7 +77,8 @@ def train_bundle(
         return
     split = TokenizedSplit(folder.tokens("train"))
     looked_at = TokenizedSplit(folder.tokens("validation"))
-    config = decided(config, base, split, ranks)
+    zero = json.loads(folder.zero.read_text(encoding="utf-8"))
+    config = decided(config, base, split, ranks, zero)
     num_steps = schedule.total_steps(config.train, len(split))
     interval = schedule.validation_interval(config.train, num_steps)
     weights = _loss_weights(config, split)

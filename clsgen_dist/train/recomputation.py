@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import socket
 from collections import Counter
+from typing import Any
 
 from clsgen_dist.accelerator import free_bytes
 from clsgen_dist.config.run import RunConfig
-from clsgen_dist.config.zero import offloads, read_zero, zero_stage
+from clsgen_dist.config.zero import offloads, zero_stage
 from clsgen_dist.data.tokens import TokenizedSplit
 from clsgen_dist.engine.collectives import Ranks
 from clsgen_dist.errors import ConfigError
@@ -20,10 +21,11 @@ from clsgen_dist.train.dry_batch import largest_counts
 _SURE_SHARE = 0.5
 
 
-def decided(config: RunConfig, base: str, split: TokenizedSplit, ranks: Ranks) -> RunConfig:
+def decided(config: RunConfig, base: str, split: TokenizedSplit, ranks: Ranks, zero: dict[str, Any]) -> RunConfig:
     """The configuration without `auto`: a policy of recomputation, and whether the longest micro-batch is tried first.
 
     The same on all ranks; all of them call it, before the model is loaded. The rank with the least memory decides.
+    `zero` are the settings of ZeRO, as they stand in the run folder: a worker of a cluster has no other file of them.
 
     Raises:
         ConfigError: activations are to wait in CPU memory, where they are already.
@@ -38,7 +40,7 @@ def decided(config: RunConfig, base: str, split: TokenizedSplit, ranks: Ranks) -
     if "auto" not in (policy, dry_batch):
         return config
     model = build_skeleton(config.model, base, config.num_labels)
-    plans = estimates(config, model, split, ranks.world_size, on_cpu=ranks.device.type == "cpu")
+    plans = estimates(config, model, split, ranks.world_size, zero, on_cpu=ranks.device.type == "cpu")
     room = _smallest_room(ranks)
     if policy == "auto":
         policy = least_recomputation(plans, room)
@@ -61,7 +63,13 @@ def _smallest_room(ranks: Ranks) -> int:
 
 
 def estimates(
-    config: RunConfig, model: DualHead, split: TokenizedSplit, world_size: int, *, on_cpu: bool = False
+    config: RunConfig,
+    model: DualHead,
+    split: TokenizedSplit,
+    world_size: int,
+    zero: dict[str, Any],
+    *,
+    on_cpu: bool = False,
 ) -> dict[str, MemoryPlan]:
     """Bytes a device, by policy of recomputation.
 
@@ -70,17 +78,17 @@ def estimates(
         model: its model, which may be without memory.
         split: training rows.
         world_size: ranks.
+        zero: settings of ZeRO.
         on_cpu: the devices are CPUs, whose memory also holds what is offloaded.
     """
     train = config.train
     counts = largest_counts(split, config.run.seed, train.global_batch, train.token_budget, world_size)
     shape = shape_of(model, config)
-    setups = [_setup(config, policy, world_size, on_cpu) for policy in RECOMPUTED_SHARES]
+    setups = [_setup(config, policy, world_size, zero, on_cpu) for policy in RECOMPUTED_SHARES]
     return {setup.policy: estimate(shape, setup, *counts) for setup in setups}
 
 
-def _setup(config: RunConfig, policy: str, world_size: int, on_cpu: bool) -> Setup:
-    zero = read_zero(config.train.deepspeed)
+def _setup(config: RunConfig, policy: str, world_size: int, zero: dict[str, Any], on_cpu: bool) -> Setup:
     return Setup(
         policy=policy,
         inputs_on_host=config.model.activation_offload,

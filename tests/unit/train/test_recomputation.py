@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from clsgen_dist.config.folder import RunFolder
+from clsgen_dist.config.zero import read_zero
 from clsgen_dist.data.tokens import TokenizedSplit
 from clsgen_dist.engine.collectives import Ranks
 from clsgen_dist.errors import ConfigError
@@ -18,6 +19,8 @@ from clsgen_dist.planning import make_plan, render_plan
 from clsgen_dist.prepare import prepare
 from clsgen_dist.train import recomputation
 from tests.support.tiny import tiny_backbone, tiny_config, tiny_rows, write_jsonl
+
+ZERO = read_zero("ds_configs/zero3_cpu.json")
 
 
 class TwoRanks(Ranks):
@@ -45,7 +48,7 @@ def test_the_rank_with_the_least_memory_decides(tmp_path: Path, monkeypatch: pyt
     for policy, total in totals.items():
         free = 2 * int(total / USABLE_SHARE + 2)
         monkeypatch.setattr(recomputation, "free_bytes", lambda device, free=free: free)
-        decided = recomputation.decided(config, str(config.model.name_or_path), split, ranks)
+        decided = recomputation.decided(config, str(config.model.name_or_path), split, ranks, ZERO)
         assert decided.model.gradient_checkpointing == policy
         assert plan.policy_for(free // 2) == policy
     assert "auto takes none with the memory that is free here; none with 24 GiB" in render_plan(plan, config)
@@ -61,12 +64,14 @@ def test_the_longest_micro_batch_is_tried_where_the_estimate_is_more_than_half_o
     total = make_plan(config).memories[config.model.gradient_checkpointing].total
     for free, tried in ((2 * total + 2, False), (2 * total - 2, True)):
         monkeypatch.setattr(recomputation, "free_bytes", lambda device, free=free: free)
-        decided = recomputation.decided(config, str(config.model.name_or_path), split, Ranks(0, 1, torch.device("cpu")))
+        decided = recomputation.decided(
+            config, str(config.model.name_or_path), split, Ranks(0, 1, torch.device("cpu")), ZERO
+        )
         assert decided.train.dry_batch is tried
         assert decided.model == config.model
     given = tiny_config(tmp_path, **{"train.dry_batch": True, "model.gradient_checkpointing": "auto"})
     ranks = Ranks(0, 1, torch.device("cpu"))
-    assert recomputation.decided(given, str(config.model.name_or_path), split, ranks).train.dry_batch is True
+    assert recomputation.decided(given, str(config.model.name_or_path), split, ranks, ZERO).train.dry_batch is True
 
 
 def test_on_cpus_what_is_offloaded_takes_the_same_memory(tmp_path: Path) -> None:
@@ -76,7 +81,8 @@ def test_on_cpus_what_is_offloaded_takes_the_same_memory(tmp_path: Path) -> None
     split = TokenizedSplit(RunFolder(prepare(config).path).tokens("train"))
     model = build_skeleton(config.model, str(config.model.name_or_path), config.num_labels)
     on_gpu, on_cpu = (
-        recomputation.estimates(config, model, split, 1, on_cpu=on_cpu)["none"] for on_cpu in (False, True)
+        recomputation.estimates(config, model, split, 1, read_zero(config.train.deepspeed), on_cpu=on_cpu)["none"]
+        for on_cpu in (False, True)
     )
     assert on_cpu.optimizer > on_gpu.optimizer
     assert on_cpu.total > on_gpu.total
@@ -87,7 +93,7 @@ def test_what_somebody_has_chosen_stays(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, **{"model.gradient_checkpointing": "selective", "train.dry_batch": True})
     split = TokenizedSplit(RunFolder(prepare(config).path).tokens("train"))
     ranks = Ranks(0, 1, torch.device("cpu"))
-    assert recomputation.decided(config, "", split, ranks) is config
+    assert recomputation.decided(config, "", split, ranks, ZERO) is config
 
 
 def test_activations_of_cpus_have_nowhere_to_go(tmp_path: Path) -> None:
@@ -96,4 +102,4 @@ def test_activations_of_cpus_have_nowhere_to_go(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, **changes)
     split = TokenizedSplit(RunFolder(prepare(config).path).tokens("train"))
     with pytest.raises(ConfigError, match=r"model.activation_offload: true, and this training runs on CPUs"):
-        recomputation.decided(config, "", split, Ranks(0, 1, torch.device("cpu")))
+        recomputation.decided(config, "", split, Ranks(0, 1, torch.device("cpu")), ZERO)
