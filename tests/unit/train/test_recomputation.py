@@ -69,6 +69,10 @@ def test_the_longest_micro_batch_is_tried_where_the_estimate_is_more_than_half_o
         )
         assert decided.train.dry_batch is tried
         assert decided.model == config.model
+    # A worker on another node has the run folder, not the file that the configuration names.
+    elsewhere = config.model_copy(update={"train": config.train.model_copy(update={"deepspeed": "not/here.json"})})
+    alone = Ranks(0, 1, torch.device("cpu"))
+    assert recomputation.decided(elsewhere, str(config.model.name_or_path), split, alone, ZERO).train.dry_batch is True
     given = tiny_config(tmp_path, **{"train.dry_batch": True, "model.gradient_checkpointing": "auto"})
     ranks = Ranks(0, 1, torch.device("cpu"))
     assert recomputation.decided(given, str(config.model.name_or_path), split, ranks, ZERO).train.dry_batch is True
