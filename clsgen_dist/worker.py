@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -93,7 +94,7 @@ def train_bundle(
         warn=warn,
     )
     stop = stop or StopRequest()
-    with _engine(config, folder, base, ranks) as engine, stop.held():
+    with _engine(config, zero, base, ranks) as engine, stop.held():
         state = _state_to_go_on_from(engine, ranks, folder, place, warn)
         if config.train.dry_batch and state.step < num_steps:
             check_fits(
@@ -204,9 +205,8 @@ def _loss_weights(config: RunConfig, split: TokenizedSplit) -> Weights:
 
 
 @contextlib.contextmanager
-def _engine(config: RunConfig, folder: RunFolder, base: str, ranks: Ranks) -> Iterator[Engine]:
+def _engine(config: RunConfig, zero: dict[str, Any], base: str, ranks: Ranks) -> Iterator[Engine]:
     """The model under ZeRO, checked; its memory is free again afterwards."""
-    zero = json.loads(folder.zero.read_text(encoding="utf-8"))
     ds_config = full_ds_config(
         zero,
         precision=config.train.precision,

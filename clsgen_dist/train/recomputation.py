@@ -45,7 +45,8 @@ def decided(config: RunConfig, base: str, split: TokenizedSplit, ranks: Ranks, z
     if policy == "auto":
         policy = least_recomputation(plans, room)
     if dry_batch == "auto":
-        dry_batch = plans[policy].total > _SURE_SHARE * room
+        # The eager kernel keeps attention scores, which the estimate leaves out.
+        dry_batch = config.model.attention == "eager" or plans[policy].total > _SURE_SHARE * room
     return config.model_copy(
         update={
             "model": config.model.model_copy(update={"gradient_checkpointing": policy}),

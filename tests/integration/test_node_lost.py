@@ -76,6 +76,7 @@ def test_a_node_is_lost(two_nodes: Cluster, bucket: Bucket, tmp_path: Path, wait
         "ray.min_workers": None if waits else 1,
         "run.storage": f"{bucket.uri}/all",
         "tracking.uri": "http://127.0.0.1:9",
+        "train.deepspeed": "ds_configs/zero3_cpu.json",  # of the driver's folder, which workers do not run in
     }
     config = tiny_config(tmp_path, **settings)
     path = tmp_path / "run.yaml"

@@ -81,12 +81,14 @@ def test_a_download_that_fails_leaves_the_file_as_it_was(objects: Objects, tmp_p
 
 def test_what_is_taken_away_while_it_is_read_is_absent(objects: Objects, tmp_path: Path) -> None:
     """A store is asked twice: for the size, then for the bytes."""
-    ended = threading.Event()
+    ended, times = threading.Event(), 0
 
     def come_and_go() -> None:
+        nonlocal times
         while not ended.is_set():
             objects.write("a", b"x" * 1000)
             objects.delete("a")
+            times += 1
 
     other = threading.Thread(target=come_and_go)
     other.start()
@@ -98,8 +100,11 @@ def test_what_is_taken_away_while_it_is_read_is_absent(objects: Objects, tmp_pat
                 objects.download("a", tmp_path / "copy")
                 assert (tmp_path / "copy").read_bytes() == b"x" * 1000
     finally:
+        was_running = other.is_alive()
         ended.set()
         other.join()
+    assert was_running, "the writer failed on the way"
+    assert times > 10
 
 
 def test_an_upload_that_fails_leaves_nothing(tmp_path: Path) -> None:

@@ -62,20 +62,30 @@ def test_the_longest_micro_batch_is_tried_where_the_estimate_is_more_than_half_o
     assert config.train.dry_batch == "auto"
     split = TokenizedSplit(RunFolder(prepare(config).path).tokens("train"))
     total = make_plan(config).memories[config.model.gradient_checkpointing].total
+    alone = Ranks(0, 1, torch.device("cpu"))
     for free, tried in ((2 * total + 2, False), (2 * total - 2, True)):
         monkeypatch.setattr(recomputation, "free_bytes", lambda device, free=free: free)
-        decided = recomputation.decided(
-            config, str(config.model.name_or_path), split, Ranks(0, 1, torch.device("cpu")), ZERO
-        )
+        decided = recomputation.decided(config, str(config.model.name_or_path), split, alone, ZERO)
         assert decided.train.dry_batch is tried
         assert decided.model == config.model
     # A worker on another node has the run folder, not the file that the configuration names.
     elsewhere = config.model_copy(update={"train": config.train.model_copy(update={"deepspeed": "not/here.json"})})
-    alone = Ranks(0, 1, torch.device("cpu"))
     assert recomputation.decided(elsewhere, str(config.model.name_or_path), split, alone, ZERO).train.dry_batch is True
     given = tiny_config(tmp_path, **{"train.dry_batch": True, "model.gradient_checkpointing": "auto"})
-    ranks = Ranks(0, 1, torch.device("cpu"))
-    assert recomputation.decided(given, str(config.model.name_or_path), split, ranks, ZERO).train.dry_batch is True
+    assert recomputation.decided(given, str(config.model.name_or_path), split, alone, ZERO).train.dry_batch is True
+
+
+def test_scores_that_the_estimate_leaves_out_are_tried(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "rows.jsonl", tiny_rows(80))
+    backbone = tiny_backbone(tmp_path / "backbone")
+    split = None
+    for attention, tried in (("sdpa", False), ("eager", True)):
+        config = tiny_config(
+            tmp_path, **{"model.name_or_path": backbone, "model.attention": attention, "run.name": attention}
+        )
+        split = split or TokenizedSplit(RunFolder(prepare(config).path).tokens("train"))
+        decided = recomputation.decided(config, backbone, split, Ranks(0, 1, torch.device("cpu")), ZERO)
+        assert decided.train.dry_batch is tried
 
 
 def test_on_cpus_what_is_offloaded_takes_the_same_memory(tmp_path: Path) -> None:
