@@ -17,7 +17,7 @@ class Train(Section):
     dry_batch: bool | Literal["auto"] = Field(
         "auto",
         description="run the longest micro-batch before the first step, to find out whether it fits into memory; auto: "
-        "where the estimate is more than half of what is free, and with model.attention eager",
+        "where the estimate is more than a third of what is free, and with model.attention eager",
     )
     learning_rate: Annotated[float, Field(gt=0)] = Field(2e-4, description="peak, backbone or its adapter")
     head_learning_rate: Annotated[float, Field(gt=0)] = Field(1e-3, description="peak, classification head")
