@@ -23,9 +23,9 @@ from tests.campaigns import fault_runs as runs
 from tests.campaigns.fault_report import Case
 from tests.integration.test_stopping import signalled_on_rank
 from tests.support.ranks import RanksFailed
-from tests.support.runs import compared_config, flow_on_rank, long_rows
+from tests.support.runs import bundle_weights, compared_config, flow_on_rank, long_rows
 from tests.support.tiny import ROOT, tiny_backbone
-from tests.support.watching import told_steps
+from tests.support.watching import last_step, told_steps
 
 HANG_SECONDS = 10
 
@@ -92,13 +92,13 @@ def on_ranks(asked: Asked, number: int, num_faults: int, is_named: bool, **setti
     try:
         whole = runs.fault_config(asked.folder, "whole")
         pool.run(flow_on_rank, whole, seconds=runs.LIMIT_SECONDS)
-        expected = runs.weights_of(whole)
+        expected = bundle_weights(whole)
         for run, share in enumerate(asked.shares(num_faults)):
             config = runs.fault_config(asked.folder, f"hit{run}", **settings)
             log = asked.folder / f"hit{run}.log"
             told, times, ids, num_wrong = [], [], set(), 0
             for step in runs.random_steps(asked.draw, share):
-                step = max(step, runs.last_step(config) + 1)
+                step = max(step, last_step(config) + 1)
                 rank, delay = asked.draw.randrange(2), asked.delay
                 hit = runs.ranks_until_hit(pool, config, log, step, rank, number, delay)
                 if hit.when is None:
@@ -143,7 +143,7 @@ def expected_of(asked: Asked, launcher: str, **settings: int) -> dict[str, Any]:
     with runs.started(whole, launcher) as process:
         if process.wait(runs.LIMIT_SECONDS) != 0:
             raise SystemExit(f"the run that was left alone failed:\n{said(whole)}")
-    return runs.weights_of(whole)
+    return bundle_weights(whole)
 
 
 def said(config: RunConfig) -> str:
@@ -159,7 +159,7 @@ def kill_ray(asked: Asked) -> Iterator[Case]:
         told, times, ids = [], [], set()
         with runs.started(config, "ray") as driver:
             for step in runs.random_steps(asked.draw, share):
-                step = max(step, runs.last_step(config) + 1)
+                step = max(step, last_step(config) + 1)
                 if not runs.wait_for_step(config, step, lambda: driver.poll() is None):
                     break
                 time.sleep(asked.delay)
@@ -170,7 +170,7 @@ def kill_ray(asked: Asked) -> Iterator[Case]:
                 victim, now = asked.draw.choice(victims), time.time()
                 victim.send_signal(signal.SIGKILL)
                 times.append(now)
-                told.append(f"a worker after step {runs.last_step(config)}")
+                told.append(f"a worker after step {last_step(config)}")
                 ids |= run_ids(config)
             driver.wait(runs.LIMIT_SECONDS)
         told.append(f"exit code {driver.returncode}")
@@ -185,7 +185,7 @@ def again(asked: Asked, launcher: str, num_faults: int, fault: Callable[[psutil.
         config = runs.fault_config(asked.folder, f"{launcher}{run}")
         told, times, gone, ids = [], [], [], set()
         for step in runs.random_steps(asked.draw, share):
-            step = max(step, runs.last_step(config) + 1)
+            step = max(step, last_step(config) + 1)
             with runs.started(config, launcher) as process:
                 if not runs.wait_for_step(config, step, lambda process=process: process.poll() is None):
                     told.append(f"ended before the fault at step {step}")
@@ -193,7 +193,7 @@ def again(asked: Asked, launcher: str, num_faults: int, fault: Callable[[psutil.
                 time.sleep(asked.delay)
                 below = runs.descendants(process.pid)
                 times.append(time.time())
-                told.append(f"after step {runs.last_step(config)}")
+                told.append(f"after step {last_step(config)}")
                 fault(psutil.Process(process.pid))
                 process.wait(runs.LIMIT_SECONDS)
                 psutil.wait_procs(below, timeout=5)
@@ -238,7 +238,7 @@ def term_ranks(asked: Asked) -> Iterator[Case]:
             config = runs.fault_config(asked.folder, f"term{run}", **{"train.checkpoint_steps": None})
             told, times, num_wrong, ids = [], [], 0, set()
             for step in runs.random_steps(asked.draw, share):
-                step = max(step, runs.last_step(config) + 1)
+                step = max(step, last_step(config) + 1)
                 rank = asked.draw.randrange(2)
                 words = (config, signal.SIGTERM, rank, ("train", step))
                 answers = pool.run(signalled_on_rank, *words, seconds=runs.LIMIT_SECONDS)
@@ -248,11 +248,11 @@ def term_ranks(asked: Asked) -> Iterator[Case]:
                 is_right = (
                     answers[0] == answers[1] and answers[0][0] == 143 and f"after step {reached}," in answers[0][1]
                 )
-                num_wrong += not (is_right and reached == runs.last_step(config) and reached <= step + 2)
+                num_wrong += not (is_right and reached == last_step(config) and reached <= step + 2)
                 told.append(f"rank {rank} in step {step}, code {answers[0][0]}, checkpoint of step {reached}")
                 ids |= run_ids(config)
             pool.run(flow_on_rank, config, seconds=runs.LIMIT_SECONDS)
-            yield concluded(config, runs.weights_of(whole), told, times, ids, num_wrong)
+            yield concluded(config, bundle_weights(whole), told, times, ids, num_wrong)
     finally:
         pool.close(broken=True)
 

@@ -20,16 +20,15 @@ from typing import Any
 
 import psutil
 import torch
-from safetensors.torch import load_file
 
 from clsgen_dist.config.folder import RunFolder
 from clsgen_dist.config.run import RunConfig, dump_config
 from tests.integration.test_launchers import BIN, ENVIRONMENT, TWO_RANKS
 from tests.support import runs as support
 from tests.support.ranks import RankPool, RanksFailed, free_port
-from tests.support.runs import compared_config, flow_on_rank
+from tests.support.runs import bundle_weights, compared_config, flow_on_rank
 from tests.support.tiny import ROOT, tiny_rows
-from tests.support.watching import told_steps
+from tests.support.watching import last_step, told_steps
 
 NUM_STEPS, KILLS_A_RUN = 30, 5
 LIMIT_SECONDS = 600.0
@@ -41,10 +40,6 @@ def fault_config(folder: Path, name: str, **settings: Any) -> RunConfig:
     """30 steps on two workers, a checkpoint every second one."""
     often = {"train.epochs": 3, "train.checkpoint_steps": 2, "train.num_workers": 2, "evaluate.max_explained_rows": 1}
     return compared_config(folder, name, tiny_rows(80), **{**often, **settings})
-
-
-def last_step(config: RunConfig) -> int:
-    return max((step for step, _ in told_steps(config)), default=0)
 
 
 def wait_for_step(config: RunConfig, step: int, lives: Callable[[], bool]) -> bool:
@@ -72,19 +67,12 @@ def random_steps(draw: random.Random, num_faults: int) -> list[int]:
     return [max(1, int(share * n + draw.uniform(0, share))) for n in range(num_faults)]
 
 
-def weights_of(config: RunConfig) -> dict[str, torch.Tensor]:
-    """Adapter and head of the bundle."""
-    bundle = RunFolder(config.folder).bundle
-    files = sorted(bundle.rglob("*.safetensors"))
-    return {f"{path.relative_to(bundle)}/{name}": t for path in files for name, t in load_file(path).items()}
-
-
 def wrongs_of(config: RunConfig, expected: dict[str, torch.Tensor], run_ids: set[str]) -> list[str]:
     """What is not as in the run that was left alone: weights to the bit, one MLflow run with every step once."""
     import mlflow
 
     wrongs = []
-    found = weights_of(config)
+    found = bundle_weights(config)
     same = expected.keys() == found.keys() and all(torch.equal(expected[name], found[name]) for name in expected)
     if not expected or not same:
         wrongs.append("other weights")

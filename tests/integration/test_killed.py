@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
 
 from clsgen_dist.config.folder import RunFolder
 from clsgen_dist.config.run import RunConfig
@@ -23,6 +22,7 @@ from tests.support.runs import (
     TIMEOUT_SECONDS,
     Recorder,
     assert_same_weights,
+    bundle_weights,
     compared_config,
     long_rows,
     prepared,
@@ -59,14 +59,9 @@ def test_killed_run_ends_with_the_same_weights(ranks: RankPool, tmp_path: Path) 
     # A checkpoint is written while the next steps are taken; the one before it is whole by then.
     assert min(resumed.steps) > step - 4 or step < 5, f"{told}: no more than the steps since a checkpoint are repeated"
     assert max(resumed.steps) == NUM_STEPS, told
-    one, other = _bundle_weights(whole), _bundle_weights(killed)
+    one, other = bundle_weights(whole), bundle_weights(killed)
     assert one, told
     assert_same_weights(one, other, atol=0)
-
-
-def _bundle_weights(config: RunConfig) -> dict[str, object]:
-    files = sorted(RunFolder(config.folder).bundle.rglob("*.safetensors"))
-    return {f"{path.name}/{name}": tensor for path in files for name, tensor in load_file(path).items()}
 
 
 def train_until_killed(config: RunConfig, victim: int, step: int, delay: float) -> None:

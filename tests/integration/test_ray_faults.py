@@ -1,4 +1,4 @@
-"""A run under Ray: a worker gets SIGTERM, driver and head get kill -9, at last a worker meets a user's error."""
+"""A run under Ray: a worker gets SIGTERM, driver and head get kill -9, then a worker; the next meets a user's error."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
 from clsgen_dist.config.folder import RunFolder
 from clsgen_dist.config.run import RunConfig, dump_config
 from clsgen_dist.engine.manifest import complete_checkpoints
-from tests.support.runs import split_files
+from tests.support.ranks import RankPool
+from tests.support.runs import assert_same_weights, bundle_weights, split_files, train_on_rank
 from tests.support.tiny import ROOT, tiny_backbone, tiny_config, tiny_rows
-from tests.support.watching import SECRETS, kill, telling_secrets, told_steps, watched
+from tests.support.watching import SECRETS, kill, last_step, telling_secrets, watched
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
@@ -39,6 +41,8 @@ class Hit:
         stood: checkpoints at the kill, by step, and when they were written.
         found: those in the end.
         left: processes that were there a while after driver and head were gone, Ray's agents aside.
+        num_second: workers that the command after that had, one of which got kill -9.
+        weights: of the bundle in the end, and of a run that nothing was done to.
         run_ids: MLflow runs that the run folder spoke of, before the kill and in the end.
         tracked: id and status of each run that MLflow has, and how often it has each step.
         lines, given: see `Watched`.
@@ -51,6 +55,8 @@ class Hit:
     stood: dict[int, int]
     found: dict[int, int]
     left: list[str]
+    num_second: int
+    weights: tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]
     run_ids: tuple[str, str]
     tracked: list[tuple[str, str, Counter[int]]]
     lines: set[str]
@@ -60,7 +66,7 @@ class Hit:
 
 
 @pytest.fixture(scope="module")
-def hit(tmp_path_factory: pytest.TempPathFactory) -> Hit:
+def hit(tmp_path_factory: pytest.TempPathFactory, two_ranks: RankPool) -> Hit:
     folder = tmp_path_factory.mktemp("hit")
     settings = {
         "model.name_or_path": tiny_backbone(folder / "backbone"),
@@ -77,6 +83,8 @@ def hit(tmp_path_factory: pytest.TempPathFactory) -> Hit:
         "calibrate.method": "temperature",
     }
     config = tiny_config(folder, **settings)
+    whole = tiny_config(folder, **settings, **{"run.output_dir": str(folder / "others")})
+    two_ranks.run(train_on_rank, whole)
     path, log = folder / "run.yaml", folder / "log"
     path.write_text(dump_config(config), encoding="utf-8")
     run, command = RunFolder(config.folder), [sys.executable, "launchers/ray_train.py", "--config", str(path)]
@@ -94,28 +102,36 @@ def hit(tmp_path_factory: pytest.TempPathFactory) -> Hit:
         }
         first = watched(command, environment, log)
         try:
-            first.until(lambda: len(told_steps(config)) >= 2, log)
+            first.until(lambda: last_step(config) >= 2, log)
             victim = next(one for one in first.look() if one.pid in first.workers)
             victim.send_signal(signal.SIGTERM)
             first.until(lambda: bool(_written(run)) and not victim.is_running(), log)
             asked = sorted(_written(run))
             first.until(lambda: CHECKPOINT_STEPS in _written(run), log)
-            whole = first.look()
-            heads = [one for one in whole if one.name() in ("gcs_server", "raylet")]
+            seen = first.look()
+            heads = [one for one in seen if one.name() in ("gcs_server", "raylet")]
             assert len(heads) == 2, "the head is not among the driver's processes"
-            rest = [one for one in whole if one.name() not in AGENTS]
-            kill([whole[0], *heads])
+            rest = [one for one in seen if one.name() not in AGENTS]
+            kill([seen[0], *heads])
             stood, before = _written(run), _run_id(run)
             _, alive = psutil.wait_procs(rest, timeout=30)
             left = [one.name() for one in alive]
         finally:
             first.end()
+        last = last_step(config)  # nobody is left who could tell another one
         second = watched(command, environment, log)
+        try:
+            second.until(lambda: last_step(config) > last, log)
+            next(one for one in second.look() if one.pid in second.workers).kill()
+        except BaseException:
+            second.end()
+            raise
         assert second.ended() == 0, log.read_text(errors="replace")[-3000:]
         assert list(Path(sessions).rglob("*.log"))
         lines = first.lines | second.lines
         telling = telling_secrets(lines, folder, Path(sessions))
         tracked = _tracked(config)
+        weights = bundle_weights(config), bundle_weights(whole)
         with (run.bundle / "head.safetensors").open("ab") as file:
             file.write(b"x")
         words = folder / "words"
@@ -123,7 +139,21 @@ def hit(tmp_path_factory: pytest.TempPathFactory) -> Hit:
         refused = (third.ended(), words.read_text(errors="replace"), len(third.workers))
     given = first.given | second.given
     ids = (before, _run_id(run))
-    return Hit(config, asked, stood, _written(run), left, ids, tracked, lines, given, telling, refused)
+    return Hit(
+        config,
+        asked,
+        stood,
+        _written(run),
+        left,
+        len(second.workers),
+        weights,
+        ids,
+        tracked,
+        lines,
+        given,
+        telling,
+        refused,
+    )
 
 
 def test_a_worker_that_gets_sigterm_leaves_a_checkpoint_and_the_group_starts_again(hit: Hit) -> None:
@@ -136,6 +166,12 @@ def test_driver_and_head_are_killed_and_the_same_command_goes_on(hit: Hit) -> No
     assert hit.stood.items() <= hit.found.items(), "a checkpoint that stood was written again"
     assert max(hit.found) == NUM_STEPS
     assert json.loads((RunFolder(hit.config.folder).evaluation("test") / "metrics.json").read_text())["num_rows"] == 24
+
+
+def test_a_worker_is_killed_and_the_group_starts_again_by_itself(hit: Hit) -> None:
+    assert hit.num_second == 4, "two workers, and two more in place of a group of which one was killed"
+    assert hit.weights[0]
+    assert_same_weights(*hit.weights, atol=0)
 
 
 def test_mlflow_has_one_run_with_every_step_once(hit: Hit) -> None:

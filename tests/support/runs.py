@@ -103,6 +103,13 @@ def kept_weights(config: RunConfig) -> dict[str, torch.Tensor]:
     return load_file(RunFolder(config.folder).best / "trainable.safetensors")
 
 
+def bundle_weights(config: RunConfig) -> dict[str, torch.Tensor]:
+    """Adapter, or all weights, and head of the bundle."""
+    bundle = RunFolder(config.folder).bundle
+    files = sorted(bundle.rglob("*.safetensors"))
+    return {f"{path.relative_to(bundle)}/{name}": t for path in files for name, t in load_file(path).items()}
+
+
 def assert_same_weights(
     one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], *, atol: float = 1e-5, rtol: float = 0.0
 ) -> None:

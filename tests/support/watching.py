@@ -126,3 +126,8 @@ def told_steps(config: RunConfig) -> list[tuple[int, float]]:
         return []
     entries = [entry.content for entry in read_entries(path) if entry.kind == "metrics"]
     return [(entry["step"], entry["time"] / 1000) for entry in entries if "train/loss" in entry["metrics"]]
+
+
+def last_step(config: RunConfig) -> int:
+    """The last step that the run has told; 0 before the first one."""
+    return max((step for step, _ in told_steps(config)), default=0)

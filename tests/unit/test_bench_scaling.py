@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.scaling import SHAPE, peak_mib, rows_of_file, table
+from benchmarks.scaling import SHAPE, rows_of_file, table
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,13 +19,38 @@ def test_memory_is_that_of_the_process_not_of_its_parent() -> None:
     program = (
         "import subprocess, sys\n"
         "held = b'x' * 600_000_000\n"
-        "own = 'from benchmarks.scaling import peak_mib; print(peak_mib())'\n"
-        "from benchmarks.scaling import peak_mib\n"
-        "print(peak_mib(), subprocess.check_output([sys.executable, '-c', own], text=True))"
+        "own = 'from benchmarks.scaling import status_mib; print(status_mib(\"VmHWM\"))'\n"
+        "from benchmarks.scaling import status_mib\n"
+        "print(status_mib('VmHWM'), subprocess.check_output([sys.executable, '-c', own], text=True))"
     )
     parent, child = map(float, subprocess.check_output([sys.executable, "-c", program], cwd=ROOT, text=True).split())
     assert parent > 570 > 100 > child
-    assert peak_mib() > 0
+
+
+def test_pages_of_mapped_files_are_not_a_process_s_own(tmp_path: Path) -> None:
+    """300 MB that were held for a moment count, 400 MB of a mapped file do not."""
+    large = tmp_path / "large"
+    with large.open("wb") as file:
+        file.truncate(400_000_000)
+    program = (
+        "import mmap, sys, time\n"
+        "from benchmarks.scaling import OwnMemory, status_mib\n"
+        "own = OwnMemory()\n"
+        "own.start()\n"
+        "held = b'x' * 300_000_000\n"
+        "time.sleep(1)\n"
+        "del held\n"
+        "file = open(sys.argv[1], 'rb')\n"
+        "mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)\n"
+        "touched = sum(mapped[place] for place in range(0, len(mapped), 4096))\n"
+        "time.sleep(1)\n"
+        "own.end()\n"
+        "print(own.peak_mib, status_mib('VmHWM'))"
+    )
+    found = subprocess.check_output([sys.executable, "-c", program, str(large)], cwd=ROOT, text=True)
+    own, every = map(float, found.split())
+    assert 280 < own < 350
+    assert every > 380
 
 
 def test_rows_are_all_different() -> None:
@@ -36,16 +61,15 @@ def test_rows_are_all_different() -> None:
 
 
 def test_growth_is_over_the_first() -> None:
-    by_rows = {
-        "1000": {"prepare_peak_mib": 500.4, "prepare_cpu_seconds": 7, "load_peak_mib": 300, "load_cpu_seconds": 2},
-        "100000": {"prepare_peak_mib": 600, "prepare_cpu_seconds": 90, "load_peak_mib": 310, "load_cpu_seconds": 3},
-    }
+    prepare = {"prepare_own_mib": 400.4, "prepare_peak_mib": 500.4, "prepare_cpu_seconds": 7}
+    load = {"load_own_mib": 200, "load_peak_mib": 300, "load_cpu_seconds": 2}
+    by_rows = {"1000": prepare | load, "100000": prepare | {"prepare_own_mib": 430} | load | {"load_peak_mib": 310}}
     by_length = {
         "256": {"cpu_milliseconds_per_token": 0.4, "megaoperations_per_token": 100.0},
         "8192": {"cpu_milliseconds_per_token": 1.0, "megaoperations_per_token": 200.0},
     }
     found = table(by_rows, by_length).splitlines()
-    assert "| 100,000 | 600 | 90 | 310 | 3 |" in found
+    assert "| 100,000 | 430 | 500 | 7 | 200 | 310 | 2 |" in found
     assert found[-1] == "| 8,192 | 1.000 | 2.50 | 2.00 |"
 
 
