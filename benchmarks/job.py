@@ -44,7 +44,7 @@ class Job(NamedTuple):
         precision: bf16 or fp32.
         num_warm, num_timed: steps.
         options: of the side: `zero` and `token_budget` of ours, perhaps `attention` and the technique that it is
-            `without`; `layout` of TRL.
+            `without`; `layout` of TRL; `rows_a_pass` of both peers, a divisor of `ROWS_A_STEP`.
     """
 
     rows: list[dict[str, Any]]

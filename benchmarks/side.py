@@ -103,7 +103,8 @@ def _arguments(job: Job) -> dict[str, Any]:
     """What both trainers are told."""
     return {
         "output_dir": "/tmp/bench-trainer",  # noqa: S108 - nothing is written there
-        "per_device_train_batch_size": ROWS_A_STEP,
+        "per_device_train_batch_size": job.options["rows_a_pass"],
+        "gradient_accumulation_steps": ROWS_A_STEP // job.options["rows_a_pass"],
         "max_steps": job.num_warm + job.num_timed,
         "learning_rate": LEARNING_RATE,
         "lr_scheduler_type": "constant",

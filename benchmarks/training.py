@@ -121,12 +121,12 @@ def compare(
     return measured
 
 
-def sides_of(zero: str, token_budget: int, layout: str) -> dict[str, dict[str, Any]]:
+def sides_of(zero: str, token_budget: int, layout: str, rows_a_pass: int = ROWS_A_STEP) -> dict[str, dict[str, Any]]:
     """Ours, and peers with their best settings."""
     return {
         "ours": {"zero": str(ROOT / zero), "token_budget": token_budget},
-        "trl": {"layout": layout},
-        "naive": {},
+        "trl": {"layout": layout, "rows_a_pass": rows_a_pass},
+        "naive": {"rows_a_pass": rows_a_pass},
     }
 
 
@@ -222,9 +222,12 @@ def main() -> None:
     parser.add_argument("--zero", default="ds_configs/zero2_cpu.json", help="ZeRO settings of our side")
     parser.add_argument("--token-budget", type=int, default=4096, help="tokens a micro-batch of our side")
     parser.add_argument("--trl-layout", choices=("padded", "padding-free"), default="padded")
+    parser.add_argument(
+        "--rows-a-pass", type=int, choices=(1, 2, 4, 8, 16), default=ROWS_A_STEP, help="micro-batch of the peers"
+    )
     parser.add_argument("--only", nargs="+", choices=("ours", "trl", "naive"), help="some sides only")
     settings = parser.parse_args()
-    sides = sides_of(settings.zero, settings.token_budget, settings.trl_layout)
+    sides = sides_of(settings.zero, settings.token_budget, settings.trl_layout, settings.rows_a_pass)
     measured = measure(settings, {side: sides[side] for side in sides if side in (settings.only or sides)})
     print(table(measured))
     if not settings.only:
