@@ -1,12 +1,13 @@
 """Does choosing a calibrator cost anything? Selection against every single calibrator, where the truth is known.
 
-    python benchmarks/calibrator_selection.py [--seeds 20] [--rows 50 200 1000] [--test-rows 20000]
+    python benchmarks/calibrator_selection.py [--seeds 20] [--rows 50 200 1000] [--pool 2000] [--test-rows 4000]
                                               [--bundle runs/demo/bundle ...]
 
 Vignettes come with the probability that drew their label. Seven heads are wrong about it in different ways, and those
-of trained bundles in theirs; each is calibrated on so many rows, with other rows for every seed, by each single method
-and by `select_calibrator`. The negative log-likelihood on test rows is the expected one, over the true probability, so
-that no test label adds noise.
+of trained bundles in theirs. Every seed has vignettes and noise of its own; its calibration rows, the pool, are cut
+into as many sets as it holds, since one set of 50 rows says next to nothing. On each set, each single method and
+`select_calibrator` are fitted. The negative log-likelihood on test rows is the expected one, over the true
+probability, so that no test label adds noise.
 Prints tables in Markdown; the figures also go to benchmarks/out/calibrator_selection.json.
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +40,8 @@ MAX_TEMPERATURE = 100.0
 TRAIN_ROWS = 1500
 #: Largest excess over the best single calibrator that the mean over seeds may have, nats.
 LIMIT = 0.005
+#: Columns that are no single method.
+SELECTION, BEFORE, AFTER = "selection", "mean abs(p - true p) before", "after"
 #: Probabilities of 0 and 1 would have infinite logits.
 LEAST = 1e-6
 
@@ -67,7 +71,7 @@ class Split:
     truth_N: FloatArray
 
 
-def load_splits(num_calibration: int, num_test: int, seed: int, bundles: list[Path]) -> tuple[Split, Split]:
+def load_splits(num_calibration: int, num_test: int, seed: int, bundles: Sequence[Path] = ()) -> tuple[Split, Split]:
     """Calibration and test rows, with what each head says of them.
 
     Bundles must be of vignettes: `make demo` trains one, on other vignettes than those of these two splits.
@@ -121,50 +125,48 @@ def logits_of(log_odds_N: FloatArray) -> FloatArray:
     return np.stack([np.zeros_like(log_odds_N), log_odds_N], axis=1)
 
 
-def compare(head: str, num_rows: int, num_seeds: int, stride: int, calibration: Split, test: Split) -> dict:
-    """Expected NLL of each method and of the selection, one a seed, and the error of probabilities."""
-    nll: dict[str, list[float]] = {}
-    error: dict[str, list[float]] = {"before": [], "after": []}
-    chosen: dict[str, int] = {}
+def compare(head: str, num_rows: int, seed: int, calibration: Split, test: Split) -> dict[str, float]:
+    """Expected NLL of each method and of the selection, and the error of probabilities: means over the pool's sets."""
+    found: dict[str, list[float]] = {}
     test_logits_N2 = logits_of(test.log_odds[head])
+    raw_p_N = IDENTITY.apply(test_logits_N2)[:, 1]
 
     def judge(name: str, calibrator: Calibrator) -> FloatArray:
         p_N2 = calibrator.apply(test_logits_N2)
-        nll.setdefault(name, []).append(expected_nll(p_N2, test.truth_N))
-        return np.abs(p_N2[:, 1] - test.truth_N)
+        found.setdefault(name, []).append(expected_nll(p_N2, test.truth_N))
+        return np.asarray(p_N2[:, 1])
 
-    for seed in range(num_seeds):
-        part = slice(seed * stride, seed * stride + num_rows)
+    for start in range(0, len(calibration.labels_N) - num_rows + 1, num_rows):
+        part = slice(start, start + num_rows)
         logits_N2, labels_N = logits_of(calibration.log_odds[head][part]), calibration.labels_N[part]
         for method in candidate_methods(2, num_rows):
             judge(method, fit_calibrator(logits_N2, labels_N, method=method, max_temperature=MAX_TEMPERATURE)[0])
         selection = select_calibrator(logits_N2, labels_N, max_temperature=MAX_TEMPERATURE, seed=seed)
-        error["after"].append(float(judge("selection", selection.calibrator).mean()))
-        error["before"].append(float(np.abs(IDENTITY.apply(test_logits_N2)[:, 1] - test.truth_N).mean()))
-        name = selection.calibrator.method
-        chosen[name] = chosen.get(name, 0) + 1
-    return {"head": head, "num_rows": num_rows, "nll": nll, "error": error, "chosen": chosen}
+        p_N = judge(SELECTION, selection.calibrator)
+        found.setdefault(BEFORE, []).append(float(np.abs(raw_p_N - test.truth_N).mean()))
+        found.setdefault(AFTER, []).append(float(np.abs(p_N - test.truth_N).mean()))
+    return {name: float(np.mean(values)) for name, values in found.items()}
 
 
 def excess_of(result: dict) -> FloatArray:
     """Of the selection over the single method that is best in the mean, one a seed."""
-    singles = {name: values for name, values in result["nll"].items() if name != "selection"}
+    singles = {name: values for name, values in result["means"].items() if name not in (SELECTION, BEFORE, AFTER)}
     best = min(singles, key=lambda name: np.mean(singles[name]))
-    return np.array(result["nll"]["selection"]) - np.array(singles[best])
+    return np.array(result["means"][SELECTION]) - np.array(singles[best])
 
 
 def table(results: list[dict]) -> str:
-    methods = list(dict.fromkeys(name for result in results for name in result["nll"]))
-    methods = [*(name for name in methods if name != "selection"), "selection"]
-    heads = [*methods, "excess", "± s.e.", "worst seed", "error before", "after", "chosen"]
-    lines = ["| head | rows | " + " | ".join(heads) + " |", "|---|---:|" + "---:|" * (len(heads) - 1) + "---|"]
+    names = list(dict.fromkeys(name for result in results for name in result["means"]))
+    methods = [*(name for name in names if name not in (SELECTION, BEFORE, AFTER)), SELECTION]
+    heads = [*methods, "excess", BEFORE, AFTER]
+    lines = ["| head | rows | " + " | ".join(heads) + " |", "|---|--:|" + "--:|" * len(heads)]
     for result in results:
+        mean = {name: np.mean(values) for name, values in result["means"].items()}
         excess_S = excess_of(result)
-        cells = [f"{np.mean(result['nll'][name]):.4f}" if name in result["nll"] else "" for name in methods]
+        cells = [f"{mean[name]:.4f}" if name in mean else "" for name in methods]
         mark = "" if excess_S.mean() <= LIMIT else " **(over)**"
-        cells += [f"{excess_S.mean():+.4f}{mark}", f"{excess_S.std(ddof=1) / len(excess_S) ** 0.5:.4f}"]
-        cells += [f"{excess_S.max():+.3f}", *(f"{np.mean(result['error'][when]):.4f}" for when in ("before", "after"))]
-        cells.append(", ".join(f"{name} {times}" for name, times in sorted(result["chosen"].items())))
+        cells.append(f"{excess_S.mean():+.4f} ± {excess_S.std(ddof=1) / len(excess_S) ** 0.5:.4f}{mark}")
+        cells += [f"{mean[name]:.4f}" for name in (BEFORE, AFTER)]
         lines.append(f"| {result['head']} | {result['num_rows']:,} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -172,21 +174,27 @@ def table(results: list[dict]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--rows", type=int, nargs="+", default=[50, 200, 1000])
-    parser.add_argument("--test-rows", type=int, default=20_000)
-    parser.add_argument("--data-seed", type=int, default=0, help="of the vignettes and of the noise of heads")
+    parser.add_argument("--pool", type=int, default=2000, help="calibration rows of a seed, cut into sets")
+    parser.add_argument("--test-rows", type=int, default=4000, help="of a seed")
     parser.add_argument("--bundle", type=Path, action="append", default=[], help="of vignettes, as runs/demo/bundle")
     options = parser.parse_args()
-    stride = max(options.rows)
-    calibration, test = load_splits(stride * options.seeds, options.test_rows, options.data_seed, options.bundle)
-    results = [
-        compare(head, num_rows, options.seeds, stride, calibration, test)
-        for num_rows in options.rows
-        for head in calibration.log_odds
-    ]
+    if options.seeds < 2 or options.pool < max(options.rows):
+        parser.error("expected two seeds or more, and a pool of no fewer rows than a set has")
+    means: dict[tuple[int, str], dict[str, list[float]]] = {}
+    for seed in range(options.first_seed, options.first_seed + options.seeds):
+        calibration, test = load_splits(options.pool, options.test_rows, seed, options.bundle)
+        for num_rows in options.rows:
+            for head in calibration.log_odds:
+                own = means.setdefault((num_rows, head), {})
+                for name, value in compare(head, num_rows, seed, calibration, test).items():
+                    own.setdefault(name, []).append(value)
+        print(f"seed {seed}", file=sys.stderr, flush=True)
+    results = [{"head": head, "num_rows": num_rows, "means": own} for (num_rows, head), own in means.items()]
     for head, words in SAID.items():
         print(f"- {head}: {words}")
-    print(f"\nExpected NLL, nats a row, mean over {options.seeds} seeds; error is mean |p - true p|.\n")
+    print(f"\nExpected NLL, nats a row, mean over {options.seeds} seeds with a pool of {options.pool:,} rows each.\n")
     print(table(results))
     out = ROOT / "benchmarks" / "out" / "calibrator_selection.json"
     out.parent.mkdir(parents=True, exist_ok=True)

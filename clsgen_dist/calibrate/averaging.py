@@ -3,9 +3,9 @@
 Shape legend: N rows, M maps, G slopes.
 
 With 50 rows the differences between calibrators drown in the noise of the rows, and whoever picks one of them picks
-the noise. So none is picked: before the rows are seen, the slope of the log-odds is 1 with some probability and the
-intercept 0 with another, and each is spread out otherwise; the rows turn that into a posterior, and a probability is
-the mean over it. That mean is nearer to 1/2 than the one of any middle map, as it should be where little is known.
+the noise. So none is picked: before the rows are seen, the log-odds are right, or off by a slope, by an intercept or by
+both, each with some probability; the rows turn that into a posterior, and a probability is the mean over it. That
+mean is nearer to 1/2 than the one of any middle map, as it should be where little is known.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from clsgen_dist.calibrate.scaling import Calibrator
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-#: Prior probability that a slope of exactly 1 is right, and that an intercept of exactly 0 is. The two are independent,
-#: so that a head which only has the base rate wrong is a case of its own.
-SLOPE_IS_ONE, INTERCEPT_IS_ZERO = 0.45, 0.65
+#: Prior probabilities of what is wrong about the log-odds: nothing (slope 1, intercept 0), the slope alone, the
+#: intercept alone, both. A head that only has the base rate wrong is a case of its own.
+NOTHING, SLOPE_ALONE, INTERCEPT_ALONE, BOTH = 0.24, 0.36, 0.22, 0.18
 
-#: Otherwise the logarithm of the slope and the intercept are Student-t with this scale (nats) and degrees of freedom.
-#: Normal tails cost 0.02 to 0.04 nats where 50 rows have a base rate that is off by a factor of 20.
+#: What is wrong is Student-t, the logarithm of the slope and the intercept, with this scale (nats) and degrees of
+#: freedom. Normal tails cost 0.02 to 0.04 nats where 50 rows have a base rate that is off by a factor of 20.
 SPREAD, DEGREES = 0.7, 4
 
 #: Slopes that are looked at first, then those that are kept; intercepts for each, in standard errors.
@@ -68,12 +68,9 @@ def fit_average(
     assert set(methods) <= set(LINEAR_METHODS)
     posterior = _Posterior(log_odds(logits_N2), labels_N, math.log(max_temperature), evidence)
     cases = {
-        "none": [(SLOPE_IS_ONE * INTERCEPT_IS_ZERO, posterior.identity)],
-        "temperature": [((1 - SLOPE_IS_ONE) * INTERCEPT_IS_ZERO, posterior.slopes)],
-        "platt": [
-            (SLOPE_IS_ONE * (1 - INTERCEPT_IS_ZERO), posterior.intercepts),
-            ((1 - SLOPE_IS_ONE) * (1 - INTERCEPT_IS_ZERO), posterior.slopes_and_intercepts),
-        ],
+        "none": [(NOTHING, posterior.identity)],
+        "temperature": [(SLOPE_ALONE, posterior.slopes)],
+        "platt": [(INTERCEPT_ALONE, posterior.intercepts), (BOTH, posterior.slopes_and_intercepts)],
     }
     owner_M: list[str] = []
     parts: list[FloatArray] = []

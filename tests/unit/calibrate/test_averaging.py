@@ -9,10 +9,12 @@ from scipy.special import expit, log_expit
 from scipy.stats import t as student
 
 from clsgen_dist.calibrate.averaging import (
+    BOTH,
     DEGREES,
-    INTERCEPT_IS_ZERO,
+    INTERCEPT_ALONE,
     NEGLIGIBLE_MASS,
-    SLOPE_IS_ONE,
+    NOTHING,
+    SLOPE_ALONE,
     SPREAD,
     fit_average,
 )
@@ -54,10 +56,9 @@ def by_grid(odds: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, list[floa
     density_of_intercepts = student.pdf(intercepts / SPREAD, DEGREES) / SPREAD * (intercepts[1] - intercepts[0])
     at_one, at_zero = np.eye(len(slopes))[one], np.eye(len(intercepts))[zero]
     cases = (
-        SLOPE_IS_ONE * INTERCEPT_IS_ZERO * np.outer(at_one, at_zero),
-        (1 - SLOPE_IS_ONE) * INTERCEPT_IS_ZERO * np.outer(density_of_slopes, at_zero),
-        (1 - INTERCEPT_IS_ZERO)
-        * np.outer(SLOPE_IS_ONE * at_one + (1 - SLOPE_IS_ONE) * density_of_slopes, density_of_intercepts),
+        NOTHING * np.outer(at_one, at_zero),
+        SLOPE_ALONE * np.outer(density_of_slopes, at_zero),
+        np.outer(INTERCEPT_ALONE * at_one + BOTH * density_of_slopes, density_of_intercepts),
     )
     mass = [case * likelihood for case in cases]
     total = sum(mass)
@@ -80,8 +81,8 @@ def test_weights_and_probabilities_are_those_of_a_fine_grid(num_rows: int, slope
 def test_without_evidence_the_weights_are_the_prior() -> None:
     odds, labels = simulate(40, seed=1)
     _, weight = fit(odds, labels, evidence=1e-9)
-    assert weight["none"] == pytest.approx(0.45 * 0.65, abs=1e-2)
-    assert weight["temperature"] == pytest.approx(0.55 * 0.65, abs=1e-2)
+    assert weight["none"] == pytest.approx(0.24, abs=1e-2)
+    assert weight["temperature"] == pytest.approx(0.36, abs=1e-2)
 
 
 def test_rows_decide_between_what_may_be_wrong() -> None:
@@ -162,7 +163,7 @@ def test_temperatures_alone_bear_the_largest_floats() -> None:
     found, weight = fit_average(logits_of(odds), labels, methods=METHODS[:2], max_temperature=100.0, evidence=1.0)
     np.testing.assert_array_equal(found.apply(logits_of(odds))[:, 1], labels)
     # Nothing tells one temperature from another.
-    assert weight["none"] == pytest.approx(0.45, abs=1e-2)
+    assert weight["none"] == pytest.approx(0.24 / (0.24 + 0.36), abs=1e-2)
 
 
 def test_slopes_keep_their_bounds() -> None:
