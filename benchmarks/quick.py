@@ -23,8 +23,8 @@ from benchmarks.job import ROWS_A_STEP  # noqa: E402
 from benchmarks.peers import make_environment  # noqa: E402
 from benchmarks.rows import prompts, read_texts, tokenize  # noqa: E402
 
-#: One row in four is long, as where lengths are mixed.
-NUM_SHORT, NUM_LONG = 36, 12
+#: Rows to predict, of mixed lengths as in benchmarks/prediction.py: one in nine is long.
+NUM_LONG, SHORT_A_LONG = 6, 8
 
 #: Seconds after which no further round is started, so that the whole stays under ten minutes on two idle cores.
 ROUND_SECONDS = 200.0
@@ -32,9 +32,9 @@ ROUND_SECONDS = 200.0
 
 def predicted(backbone: str, threads: int) -> dict[str, Any]:
     """Rows a second, probabilities only, ours and the pipeline's, on rows of mixed lengths."""
-    rows = read_texts("esnli", NUM_SHORT) + read_texts("pubmedqa", NUM_LONG)
+    short, long = read_texts("esnli", NUM_LONG * SHORT_A_LONG), read_texts("pubmedqa", NUM_LONG)
     # Lengths alternate, as they come.
-    rows = [row for n in range(NUM_LONG) for row in (*rows[3 * n : 3 * n + 3], rows[NUM_SHORT + n])]
+    rows = [row for n in range(NUM_LONG) for row in (*short[n * SHORT_A_LONG : (n + 1) * SHORT_A_LONG], long[n])]
     task, whole = prompts(rows)
     python = make_environment(training.OUT / "peers")
     job = {"rows": whole, "backbone": backbone, "precision": "bf16", "num_warm": 1, "num_timed": 2}

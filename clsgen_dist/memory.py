@@ -2,7 +2,8 @@
 
 ZeRO-3 keeps 1/world of parameters, gradients and optimizer state, and gathers the largest module twice over (in use,
 and prefetched); ZeRO-2 keeps parameters whole. AdamW holds a fp32 copy and two moments of what is trained. Activations
-are those of a Llama layer, without attention scores, which only the eager kernel keeps.
+are those of a decoder layer with a gated feed-forward part (Llama, Gemma, Qwen, Mistral), without attention scores,
+which only the eager kernel keeps.
 
 Source: arXiv 1910.02054 (ZeRO) for states, arXiv 2205.05198 for activations; an estimate, not a promise.
 """
@@ -15,6 +16,8 @@ from dataclasses import dataclass
 
 #: Policies of `model.gradient_checkpointing` and the share of layers that each computes a second time, least first.
 RECOMPUTED_SHARES = {"none": 0.0, "selective": 0.5, "full": 1.0}
+
+_FP32_BYTES = 4
 
 #: Share of a device's memory that a policy may fill; the rest is for what the estimate leaves out: kernels' own
 #: memory, pieces between allocations, collectives.
@@ -29,6 +32,7 @@ class Shape:
         num_parameters, num_trainable, largest_module: counts of parameters.
         layers, width, inner: decoder layers, their hidden and feed-forward channels.
         query_channels, key_channels: of all query heads together, of all key heads.
+        normalised: channels that the norms of a layer read, one after another: two times `width` in a Llama.
         vocabulary: tokens.
         dropout: an adapter drops parts of its inputs, which then are kept a second time, with a mask.
     """
@@ -41,6 +45,7 @@ class Shape:
     inner: int
     query_channels: int
     key_channels: int
+    normalised: int
     vocabulary: int
     dropout: bool
 
@@ -94,11 +99,19 @@ def num_recomputed(layers: int, policy: str) -> int:
 
 def layer_bytes(shape: Shape, num_tokens: int, bytes_a_number: int) -> int:
     """What one layer keeps for its backward pass, its input included."""
-    channels = 8 * shape.width + 2 * (shape.query_channels + 2 * shape.key_channels) + 4 * shape.inner
-    bytes_a_token = bytes_a_number * channels
-    if shape.dropout:  # three more copies of a layer's input, and a byte for each number that may be dropped
-        bytes_a_token += bytes_a_number * 3 * shape.width + 5 * shape.width + shape.query_channels + shape.inner
+    # Inputs of both halves; queries, keys, values and what attention makes of them; four steps of the gated part.
+    channels = 2 * shape.width + 2 * (shape.query_channels + shape.key_channels) + 4 * shape.inner
+    # Norms work in fp32 whatever the model's format is, and one that is trained keeps what its weight is multiplied by.
+    norms = shape.normalised * (_FP32_BYTES + (bytes_a_number if shape.num_trainable == shape.num_parameters else 0))
+    bytes_a_token = bytes_a_number * channels + norms
+    if shape.dropout:  # each of seven products has an input of its own, and a byte for each number that may be dropped
+        bytes_a_token += bytes_a_number * (3 * shape.width + shape.query_channels) + num_droppable(shape)
     return num_tokens * bytes_a_token
+
+
+def num_droppable(shape: Shape) -> int:
+    """Numbers of a token and layer that the adapter's dropout decides on: the inputs of seven products."""
+    return 5 * shape.width + shape.query_channels + shape.inner
 
 
 def input_bytes(shape: Shape, num_tokens: int, setup: Setup) -> int:
@@ -128,7 +141,7 @@ def estimate(shape: Shape, setup: Setup, num_tokens: int, num_scored: int) -> Me
         gathered=2 * shape.largest_module * size if sharded else 0,
         activations=kept * layer_bytes(shape, num_tokens, size) + (0 if setup.inputs_on_host else inputs),
         # In the model's format, then in fp32 with its gradient, for the cross-entropy.
-        logits=num_scored * shape.vocabulary * (size + 8),
+        logits=num_scored * shape.vocabulary * (size + 2 * _FP32_BYTES),
         moved_to_host=inputs if setup.inputs_on_host else 0,
     )
 

@@ -6,8 +6,11 @@ import socket
 from collections import Counter
 from typing import Any
 
+import torch
+
 from clsgen_dist.accelerator import free_bytes
 from clsgen_dist.config.run import RunConfig
+from clsgen_dist.config.sections import Lora
 from clsgen_dist.config.zero import offloads, zero_stage
 from clsgen_dist.data.tokens import TokenizedSplit
 from clsgen_dist.engine.collectives import Ranks
@@ -17,8 +20,8 @@ from clsgen_dist.model.build import DTYPES, build_skeleton
 from clsgen_dist.model.dual_head import DualHead
 from clsgen_dist.train.dry_batch import largest_counts
 
-#: Up to this share of the free memory an estimate is far enough from all of it: Gemma 3 270M on a CPU takes up to 1.6
-#: times its estimate, libraries included, since a Llama's layer keeps less than its own.
+#: Up to this share of the free memory an estimate is far enough from all of it: on a CPU, long rows take 1.5 times
+#: their estimate, since the C library keeps pieces of what was freed.
 _SURE_SHARE = 1 / 3
 
 
@@ -85,7 +88,7 @@ def estimates(
     """
     train = config.train
     counts = largest_counts(split, config.run.seed, train.global_batch, train.token_budget, world_size)
-    shape = shape_of(model, config)
+    shape = shape_of(model, config.model.lora)
     setups = [_setup(config, policy, world_size, zero, on_cpu) for policy in RECOMPUTED_SHARES]
     return {setup.policy: estimate(shape, setup, *counts) for setup in setups}
 
@@ -102,8 +105,8 @@ def _setup(config: RunConfig, policy: str, world_size: int, zero: dict[str, Any]
     )
 
 
-def shape_of(model: DualHead, config: RunConfig) -> Shape:
-    """Sizes of a model, which may be without memory."""
+def shape_of(model: DualHead, lora: Lora | None) -> Shape:
+    """Sizes of a model with such an adapter; it may be without memory."""
     shape = model.causal_lm.config.get_text_config()
     num_keys = getattr(shape, "num_key_value_heads", None) or shape.num_attention_heads
     head_width = getattr(shape, "head_dim", None) or shape.hidden_size // shape.num_attention_heads
@@ -117,6 +120,18 @@ def shape_of(model: DualHead, config: RunConfig) -> Shape:
         inner=shape.intermediate_size,
         query_channels=shape.num_attention_heads * head_width,
         key_channels=num_keys * head_width,
+        normalised=_normalised(modules[0], shape.num_attention_heads * head_width, num_keys * head_width, head_width),
         vocabulary=shape.vocab_size,
-        dropout=config.model.lora is not None and config.model.lora.dropout > 0,
+        dropout=lora is not None and lora.dropout > 0,
     )
+
+
+def _normalised(layer: torch.nn.Module, query_channels: int, key_channels: int, head_width: int) -> int:
+    """Channels that the norms of a layer read; a norm of heads has the weights of one head for all of them."""
+    of_heads = {"q_norm": query_channels, "k_norm": key_channels}
+    num_channels = 0
+    for path, module in layer.named_modules():
+        if "Norm" in type(module).__name__:
+            width = sum(weight.numel() for weight in module.parameters() if weight.ndim == 1)
+            num_channels += of_heads.get(path.rpartition(".")[2], width) if width == head_width else width
+    return num_channels

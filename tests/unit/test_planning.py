@@ -81,7 +81,7 @@ def test_memory_is_counted_by_number_format_workers_and_stage(tmp_path: Path) ->
     assert two.total == sum(vars(two).values()), "nothing waits on the host"
     _, bf16 = memory("zero3_cpu.json", **{"train.precision": "bf16"})
     assert (bf16.parameters, bf16.gradients, bf16.optimizer) == (two.parameters // 2, two.gradients // 2, two.optimizer)
-    assert bf16.activations == two.activations // 2
+    assert two.activations // 2 < bf16.activations < two.activations, "norms keep fp32"
     _, eight = memory("zero3_cpu.json", **{"train.num_workers": 8})
     assert eight.parameters == plan.num_parameters * 4 // 8
     _, stage2 = memory("zero2_bf16.json", **{"train.precision": "bf16"})
