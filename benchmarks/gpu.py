@@ -76,7 +76,7 @@ def jobs(tiny: bool) -> dict[str, GpuJob]:
     lengths, num_tokens = ([64, 128], 256) if tiny else ([2048, 8192], 8192)
     longest = [256, 512] if tiny else [16_384, 24_576, 32_768, 49_152, 65_536, 98_304, 131_072, 196_608, 262_144]
     steps = {"num_warm": 1, "num_timed": 2} if tiny else {"num_warm": 3, "num_timed": 8}
-    plainest = {"activation_offload": False, "compiled": False, "shape": shape}
+    plainest = {"activation_offload": False, "compiled": False, "liger": False, "shape": shape}
     policies = ["none", "selective", "full"]
     peers = ["trl"] if importlib.util.find_spec("trl") and importlib.util.find_spec("datasets") else []
     found = {}
@@ -86,6 +86,8 @@ def jobs(tiny: bool) -> dict[str, GpuJob]:
             found[f"{side}, {length:,} tokens a row"] = GpuJob(side=side, **timed)
         if not tiny:  # it would compile for longer than all else takes
             found[f"ours, compiled, {length:,} tokens a row"] = GpuJob(side="ours", **timed | {"compiled": True})
+            if importlib.util.find_spec("liger_kernel"):
+                found[f"ours, Liger, {length:,} tokens a row"] = GpuJob(side="ours", **timed | {"liger": True})
     once = {**plainest, "lengths": longest, "num_tokens": 1, "num_warm": 0, "num_timed": 1, "policies": ["full"]}
     for side in ("ours", *peers, "plain"):
         found[f"{side}, longest row"] = GpuJob(side=side, **once)

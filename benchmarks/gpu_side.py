@@ -41,6 +41,7 @@ class GpuJob(NamedTuple):
         policies: of recomputation, tried in turn until one has memory enough.
         activation_offload: inputs of recomputed layers wait in CPU memory.
         compiled: decoder layers go through torch.compile.
+        liger: norms, rotary positions and feed-forward parts are Liger's (`model.liger_kernels`).
     """
 
     side: str
@@ -52,6 +53,7 @@ class GpuJob(NamedTuple):
     policies: list[str]
     activation_offload: bool
     compiled: bool
+    liger: bool
 
 
 def device() -> torch.device:
@@ -123,12 +125,15 @@ def backbone(job: GpuJob, policy: str) -> Any:
 
     from clsgen_dist.config.sections import Lora
     from clsgen_dist.model.build import add_new_adapter
+    from clsgen_dist.model.liger import use_liger_kernels
     from clsgen_dist.model.recomputation import recompute_layers
 
     with device():
         model = AutoModelForCausalLM.from_config(
             LlamaConfig(**job.shape), dtype=torch.bfloat16, attn_implementation="sdpa"
         )
+        if job.liger:
+            use_liger_kernels(model)
         model = add_new_adapter(model, Lora(rank=LORA_RANK), seed=0)
     recompute_layers(model, policy, inputs_on_host=job.activation_offload)
     if job.compiled:

@@ -218,6 +218,11 @@ class Model(Section):
     from_scratch: FromScratch | None = Field(None, description="make a small backbone instead of loading one")
     lora: Lora | None = Field(None, description="low-rank adaptation; null: full fine-tuning")
     attention: Literal["sdpa", "eager", "flash_attention_2"] = Field("sdpa", description="attention implementation")
+    liger_kernels: bool = Field(
+        False,
+        description="Liger's kernels for norms, rotary positions and gated feed-forward parts, while training; needs a "
+        "GPU and the package liger-kernel",
+    )
     gradient_checkpointing: Literal["none", "selective", "full", "auto"] = Field(
         "none",
         description="layers that are computed again in the backward pass rather than kept: none, every second one, "

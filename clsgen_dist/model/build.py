@@ -17,6 +17,7 @@ from clsgen_dist.config.sections import Lora, Model
 from clsgen_dist.errors import ConfigError
 from clsgen_dist.model.dual_head import DualHead
 from clsgen_dist.model.heads import ClassificationHead
+from clsgen_dist.model.liger import use_liger_kernels
 from clsgen_dist.model.recomputation import recompute_layers
 
 #: Number format of weights and activations, by train.precision.
@@ -70,10 +71,12 @@ def build_model(model: Model, folder: str, num_labels: int, *, dtype: torch.dtyp
         seed: seed of adapter and head; the same on every rank.
 
     Raises:
-        ConfigError: no causal language model there, or LoRA targets that match nothing.
+        ConfigError: no causal language model there, LoRA targets that match nothing, or no Liger kernels to be had.
     """
     read_backbone_config(model, folder)
     backbone = load_backbone(model, folder, dtype=dtype)
+    if model.liger_kernels:
+        use_liger_kernels(backbone)
     backbone = add_new_adapter(backbone, model.lora, seed=seed)
     assert model.gradient_checkpointing != "auto", "whoever knows the memory decides"
     recompute_layers(backbone, model.gradient_checkpointing, inputs_on_host=model.activation_offload)

@@ -32,12 +32,17 @@ def decided(config: RunConfig, base: str, split: TokenizedSplit, ranks: Ranks, z
     `zero` are the settings of ZeRO, as they stand in the run folder: a worker of a cluster has no other file of them.
 
     Raises:
-        ConfigError: activations are to wait in CPU memory, where they are already.
+        ConfigError: activations are to wait in CPU memory, where they are already; or kernels of GPUs on CPUs.
     """
     if config.model.activation_offload and ranks.device.type == "cpu":
         raise ConfigError(
             "model.activation_offload: true, and this training runs on CPUs, whose memory holds all activations as it "
             "is; set it to false"
+        )
+    if config.model.liger_kernels and ranks.device.type == "cpu":
+        raise ConfigError(
+            "model.liger_kernels: true, and this training runs on CPUs; kernels written in Triton need a GPU; set it "
+            "to false"
         )
     policy: str = config.model.gradient_checkpointing
     dry_batch = config.train.dry_batch

@@ -102,3 +102,12 @@ def test_auto_takes_no_recomputation_where_all_fits(tmp_path: Path) -> None:
     auto = step_losses(launch(tmp_path / "auto", "run", *settings))
     plain = step_losses(launch(tmp_path / "plain", "run", "--train.max_steps", "4"))
     assert auto == plain
+
+
+def test_kernels_of_liger_train_alike(tmp_path: Path) -> None:
+    pytest.importorskip("liger_kernel", reason="liger-kernel is not installed: pip install 'clsgen_dist[liger]'")
+    settings = ("--train.precision", "fp32", "--train.max_steps", "8")
+    own = step_losses(launch(tmp_path / "own", "run", *settings))
+    liger = step_losses(launch(tmp_path / "liger", "run", *settings, "--model.liger_kernels", "true"))
+    assert liger != own, "other kernels round differently"
+    np.testing.assert_allclose(liger, own, rtol=1e-3)

@@ -110,10 +110,13 @@ def test_what_somebody_has_chosen_stays(tmp_path: Path) -> None:
     assert recomputation.decided(config, "", split, ranks, ZERO) is config
 
 
-def test_activations_of_cpus_have_nowhere_to_go(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [("activation_offload", {"model.gradient_checkpointing": "full"}), ("liger_kernels", {})],
+)
+def test_what_needs_a_gpu_is_refused_on_cpus(tmp_path: Path, name: str, changes: dict[str, str]) -> None:
     write_jsonl(tmp_path / "rows.jsonl", tiny_rows(80))
-    changes = {"model.gradient_checkpointing": "full", "model.activation_offload": True}
-    config = tiny_config(tmp_path, **changes)
+    config = tiny_config(tmp_path, **changes | {f"model.{name}": True})
     split = TokenizedSplit(RunFolder(prepare(config).path).tokens("train"))
-    with pytest.raises(ConfigError, match=r"model.activation_offload: true, and this training runs on CPUs"):
+    with pytest.raises(ConfigError, match=rf"model.{name}: true, and this training runs on CPUs"):
         recomputation.decided(config, "", split, Ranks(0, 1, torch.device("cpu")), ZERO)
