@@ -127,9 +127,9 @@ def logits_of(log_odds_N: FloatArray) -> FloatArray:
 
 def compare(head: str, num_rows: int, seed: int, calibration: Split, test: Split) -> dict[str, float]:
     """Expected NLL of each method and of the selection, and the error of probabilities: means over the pool's sets."""
-    found: dict[str, list[float]] = {}
     test_logits_N2 = logits_of(test.log_odds[head])
     raw_p_N = IDENTITY.apply(test_logits_N2)[:, 1]
+    found: dict[str, list[float]] = {BEFORE: [float(np.abs(raw_p_N - test.truth_N).mean())]}
 
     def judge(name: str, calibrator: Calibrator) -> FloatArray:
         p_N2 = calibrator.apply(test_logits_N2)
@@ -143,7 +143,6 @@ def compare(head: str, num_rows: int, seed: int, calibration: Split, test: Split
             judge(method, fit_calibrator(logits_N2, labels_N, method=method, max_temperature=MAX_TEMPERATURE)[0])
         selection = select_calibrator(logits_N2, labels_N, max_temperature=MAX_TEMPERATURE, seed=seed)
         p_N = judge(SELECTION, selection.calibrator)
-        found.setdefault(BEFORE, []).append(float(np.abs(raw_p_N - test.truth_N).mean()))
         found.setdefault(AFTER, []).append(float(np.abs(p_N - test.truth_N).mean()))
     return {name: float(np.mean(values)) for name, values in found.items()}
 

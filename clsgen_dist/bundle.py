@@ -37,6 +37,7 @@ from clsgen_dist.config.source import ConfigSource, apply_overrides
 from clsgen_dist.data.tokens import RowTokenizer, TokenizerLike, load_tokenizer
 from clsgen_dist.errors import BundleError, ClsGenError, ConfigError
 from clsgen_dist.integrity import fingerprint, read_json, write_json
+from clsgen_dist.model.attention import attention_again
 from clsgen_dist.model.build import DTYPES, add_new_adapter, load_backbone, read_backbone_config
 from clsgen_dist.model.dual_head import DualHead
 from clsgen_dist.model.heads import ClassificationHead
@@ -220,17 +221,17 @@ def load_bundle(
     try:
         task = read_task(folder)
         place = base or manifest["base"]["name_or_path"]
+        dtype = DTYPES[manifest["precision"]]
         model = Model.model_validate(
             {
                 "name_or_path": place,
                 "revision": manifest["base"]["revision"],
                 "trust_remote_code": trust_remote_code,
                 "lora": manifest["lora"],
-                "attention": manifest["attention"],
+                "attention": attention_again(manifest["attention"], dtype, device),
             }
         )
         limits = {key: manifest[key] for key in ("max_prompt_tokens", "max_explanation_tokens")}
-        dtype = DTYPES[manifest["precision"]]
     except (KeyError, TypeError, ValidationError) as error:
         raise BundleError(f"{folder}: manifest or task is not as this program writes them ({error})") from None
     if model.lora is not None and fingerprint(place) != manifest["base"]["fingerprint"]:

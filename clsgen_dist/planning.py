@@ -22,7 +22,7 @@ from clsgen_dist.model.build import DTYPES, build_skeleton
 from clsgen_dist.prepare import backbone_place, prepare
 from clsgen_dist.records import SPLITS
 from clsgen_dist.scaling import Load, render_scaling
-from clsgen_dist.train.recomputation import estimates
+from clsgen_dist.train.automatic import estimates
 from clsgen_dist.train.schedule import total_steps
 
 #: Memory of GPUs for which a plan says what `auto` would take, GiB: an L4 or RTX 4090, an A100, another or an H100, an

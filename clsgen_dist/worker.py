@@ -30,6 +30,7 @@ from clsgen_dist.engine.ds_config import full_ds_config
 from clsgen_dist.engine.loading import load_newest
 from clsgen_dist.engine.places import Place, SharedFolder
 from clsgen_dist.errors import BundleError, Interrupted
+from clsgen_dist.model.attention import FLASH
 from clsgen_dist.model.build import DTYPES, build_model, check_causal, parameter_groups
 from clsgen_dist.objective import Weights, class_weights
 from clsgen_dist.predict.predictor import Predictor
@@ -37,11 +38,11 @@ from clsgen_dist.records import EXPLAINED_SPLITS
 from clsgen_dist.sealed import read_manifest
 from clsgen_dist.stopping import StopRequest
 from clsgen_dist.train import schedule
+from clsgen_dist.train.automatic import decided
 from clsgen_dist.train.best import find_best, keep_best
 from clsgen_dist.train.dry_batch import check_fits
 from clsgen_dist.train.general import open_general_text
 from clsgen_dist.train.loop import Events, train
-from clsgen_dist.train.recomputation import decided
 from clsgen_dist.train.state import TrainState
 from clsgen_dist.train.step import Stepper, Validation, validate
 from clsgen_dist.train.verdicts import read_verdicts
@@ -167,7 +168,7 @@ def _look(
 
 def _one_line(config: RunConfig) -> bool:
     """Flash attention skips what stands between packed rows; the other kernels only mask it."""
-    return config.model.attention == "flash_attention_2"
+    return config.model.attention == FLASH
 
 
 def keep_untrained(config: RunConfig, folder: RunFolder, base: str, ranks: Ranks) -> None:
@@ -179,7 +180,11 @@ def keep_untrained(config: RunConfig, folder: RunFolder, base: str, ranks: Ranks
     assert config.objective.w_cls == 0, "a random head would give the probabilities"
     if ranks.leads and not _is_finished(folder):
         dtype = DTYPES[config.train.precision]
-        model = build_model(config.model, base, config.num_labels, dtype=dtype, seed=config.run.seed)
+        # Its weights are written and nothing else: no kernels are chosen, and no pass has activations.
+        only_weights = {"attention": "sdpa", "liger_kernels": False}
+        only_weights |= {"gradient_checkpointing": "none", "activation_offload": False}
+        settings = config.model.model_copy(update=only_weights)
+        model = build_model(settings, base, config.num_labels, dtype=dtype, seed=config.run.seed)
         weights = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
         write_bundle(folder.bundle, config, base, weights, np.zeros(0, dtype=np.uint64))
     ranks.barrier()

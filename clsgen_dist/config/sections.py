@@ -217,7 +217,11 @@ class Model(Section):
     trust_remote_code: bool = Field(False, description="run Python code that comes with the backbone")
     from_scratch: FromScratch | None = Field(None, description="make a small backbone instead of loading one")
     lora: Lora | None = Field(None, description="low-rank adaptation; null: full fine-tuning")
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = Field("sdpa", description="attention implementation")
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = Field(
+        "sdpa",
+        description="attention implementation; auto: flash_attention_2 where every worker has a GPU, the package "
+        "flash-attn and bf16, else sdpa",
+    )
     liger_kernels: bool = Field(
         False,
         description="Liger's kernels for norms, rotary positions and gated feed-forward parts, while training; needs a "

@@ -73,12 +73,12 @@ def build_model(model: Model, folder: str, num_labels: int, *, dtype: torch.dtyp
     Raises:
         ConfigError: no causal language model there, LoRA targets that match nothing, or no Liger kernels to be had.
     """
+    assert "auto" not in (model.gradient_checkpointing, model.attention), "whoever knows the devices decides"
     read_backbone_config(model, folder)
     backbone = load_backbone(model, folder, dtype=dtype)
     if model.liger_kernels:
         use_liger_kernels(backbone)
     backbone = add_new_adapter(backbone, model.lora, seed=seed)
-    assert model.gradient_checkpointing != "auto", "whoever knows the memory decides"
     recompute_layers(backbone, model.gradient_checkpointing, inputs_on_host=model.activation_offload)
     head = ClassificationHead(backbone.config.get_text_config().hidden_size, num_labels, seed=seed).to(dtype)
     return DualHead(backbone, head)

@@ -111,3 +111,12 @@ def test_kernels_of_liger_train_alike(tmp_path: Path) -> None:
     liger = step_losses(launch(tmp_path / "liger", "run", *settings, "--model.liger_kernels", "true"))
     assert liger != own, "other kernels round differently"
     np.testing.assert_allclose(liger, own, rtol=1e-3)
+
+
+def test_flash_attention_trains_as_the_other_kernels_do(tmp_path: Path) -> None:
+    pytest.importorskip("flash_attn", reason="flash-attn is not installed")
+    settings = ("--train.precision", "bf16", "--train.max_steps", "8")
+    masked = step_losses(launch(tmp_path / "sdpa", "run", *settings))
+    skipping = step_losses(launch(tmp_path / "auto", "run", *settings, "--model.attention", "auto"))
+    assert skipping != masked, "auto takes FlashAttention here"
+    np.testing.assert_allclose(skipping, masked, rtol=2e-2)

@@ -115,6 +115,13 @@ def test_task_limits_and_calibrator_come_back(bundle: Path, tmp_path: Path) -> N
     assert loaded.manifest["base"]["name_or_path"] == shared_backbone()
 
 
+def test_what_was_trained_with_flash_attention_is_used_where_there_is_none(bundle: Path) -> None:
+    expected = outputs(load(bundle).model)
+    found = load(resealed(bundle, lambda manifest: manifest.update(attention="flash_attention_2"))).model
+    assert found.causal_lm.config._attn_implementation == "sdpa"
+    assert all(torch.equal(one, other) for one, other in zip(expected, outputs(found), strict=True))
+
+
 def test_files_hold_names_shapes_and_weights_that_are_not_zero(bundle: Path) -> None:
     head, adapter = load_file(bundle / "head.safetensors"), load_file(bundle / "adapter" / "adapter_model.safetensors")
     assert {name: tuple(weight.shape) for name, weight in head.items()} == {"weight": (2, 32), "bias": (2,)}

@@ -27,7 +27,7 @@ from clsgen_dist.model.build import add_new_adapter
 from clsgen_dist.model.dual_head import DualHead
 from clsgen_dist.model.heads import ClassificationHead
 from clsgen_dist.model.recomputation import recompute_layers
-from clsgen_dist.train.recomputation import shape_of
+from clsgen_dist.train.automatic import shape_of
 
 LLAMA = Shape(
     num_parameters=1_000_000,

@@ -6,9 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from clsgen_dist.bundle import load_bundle
+from clsgen_dist.config.folder import RunFolder
+from clsgen_dist.engine.collectives import Ranks
 from clsgen_dist.errors import BundleError
-from clsgen_dist.worker import check_reloaded
+from clsgen_dist.worker import check_reloaded, keep_untrained
+from tests.support.tiny import tiny_config
 
 
 def logits(*probabilities: float) -> np.ndarray:
@@ -43,3 +48,14 @@ def test_a_bundle_is_released_where_it_says_what_the_trained_model_said(
     else:
         with pytest.raises(BundleError, match=r"b: reloaded, the model's probabilities differ from .* is not released"):
             check()
+
+
+def test_what_only_training_needs_does_not_keep_an_untrained_bundle_from_being_written(tmp_path: Path) -> None:
+    """As in a comparison whose base leaves its kernels and its recomputation open, or wants those of a GPU."""
+    only_training = {"model.attention": "auto", "model.gradient_checkpointing": "auto", "model.liger_kernels": True}
+    config = tiny_config(tmp_path, **{"objective.w_cls": 0.0}, **only_training)
+    folder, base = RunFolder(tmp_path / "run"), str(config.model.name_or_path)
+    folder.path.mkdir()
+    keep_untrained(config, folder, base, Ranks(0, 1, torch.device("cpu")))
+    loaded = load_bundle(folder.bundle, device=torch.device("cpu"), with_decision=False)
+    assert loaded.model.causal_lm.config._attn_implementation == "sdpa"

@@ -343,7 +343,7 @@ def _is_section(kind: object) -> bool:
         "--data.label_map mapping or null",
         "--model.lora section or null",
         "--model.lora.target_modules text or list of text",
-        "--model.attention sdpa | eager | flash_attention_2",
+        "--model.attention auto | sdpa | eager | flash_attention_2",
         "--model.trust_remote_code true | false",
         "--objective.class_weights balanced or list of number or null",
         "--train.epochs integer",

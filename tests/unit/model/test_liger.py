@@ -10,11 +10,15 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, LlamaConfig
 from transformers.integrations import liger
 
+from clsgen_dist.config.sections import Model
 from clsgen_dist.errors import ConfigError
+from clsgen_dist.model.build import build_model
 from clsgen_dist.model.liger import use_liger_kernels
+from tests.support.tiny import shared_backbone
 
 SIZES = {"vocab_size": 20, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
 
@@ -51,5 +55,7 @@ def test_a_family_without_kernels_is_refused(asked: list[tuple[Any, dict[str, bo
 
 def test_without_the_package_the_way_to_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "liger_kernel", None)
+    base = shared_backbone()
+    settings = Model(name_or_path=base, liger_kernels=True)
     with pytest.raises(ConfigError, match=r"model.liger_kernels: .*pip install 'clsgen_dist\[liger\]'"):
-        use_liger_kernels(model(LlamaConfig))
+        build_model(settings, base, 2, dtype=torch.float32, seed=0)

@@ -17,7 +17,7 @@ from clsgen_dist.memory import USABLE_SHARE
 from clsgen_dist.model.build import build_skeleton
 from clsgen_dist.planning import make_plan, render_plan
 from clsgen_dist.prepare import prepare
-from clsgen_dist.train import recomputation
+from clsgen_dist.train import automatic
 from tests.support.tiny import tiny_backbone, tiny_config, tiny_rows, write_jsonl
 
 ZERO = read_zero("ds_configs/zero3_cpu.json")
@@ -47,8 +47,8 @@ def test_the_rank_with_the_least_memory_decides(tmp_path: Path, monkeypatch: pyt
     object.__setattr__(ranks, "other", beside[other])
     for policy, total in totals.items():
         free = 2 * int(total / USABLE_SHARE + 2)
-        monkeypatch.setattr(recomputation, "free_bytes", lambda device, free=free: free)
-        decided = recomputation.decided(config, str(config.model.name_or_path), split, ranks, ZERO)
+        monkeypatch.setattr(automatic, "free_bytes", lambda device, free=free: free)
+        decided = automatic.decided(config, str(config.model.name_or_path), split, ranks, ZERO)
         assert decided.model.gradient_checkpointing == policy
         assert plan.policy_for(free // 2) == policy
     assert "auto takes none with the memory that is free here; none with 24 GiB" in render_plan(plan, config)
@@ -64,15 +64,15 @@ def test_the_longest_micro_batch_is_tried_where_the_estimate_is_more_than_a_thir
     total = make_plan(config).memories[config.model.gradient_checkpointing].total
     alone = Ranks(0, 1, torch.device("cpu"))
     for free, tried in ((3 * total + 3, False), (3 * total - 3, True)):
-        monkeypatch.setattr(recomputation, "free_bytes", lambda device, free=free: free)
-        decided = recomputation.decided(config, str(config.model.name_or_path), split, alone, ZERO)
+        monkeypatch.setattr(automatic, "free_bytes", lambda device, free=free: free)
+        decided = automatic.decided(config, str(config.model.name_or_path), split, alone, ZERO)
         assert decided.train.dry_batch is tried
         assert decided.model == config.model
     # A worker on another node has the run folder, not the file that the configuration names.
     elsewhere = config.model_copy(update={"train": config.train.model_copy(update={"deepspeed": "not/here.json"})})
-    assert recomputation.decided(elsewhere, str(config.model.name_or_path), split, alone, ZERO).train.dry_batch is True
+    assert automatic.decided(elsewhere, str(config.model.name_or_path), split, alone, ZERO).train.dry_batch is True
     given = tiny_config(tmp_path, **{"train.dry_batch": True, "model.gradient_checkpointing": "auto"})
-    assert recomputation.decided(given, str(config.model.name_or_path), split, alone, ZERO).train.dry_batch is True
+    assert automatic.decided(given, str(config.model.name_or_path), split, alone, ZERO).train.dry_batch is True
 
 
 def test_scores_that_the_estimate_leaves_out_are_tried(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_scores_that_the_estimate_leaves_out_are_tried(tmp_path: Path) -> None:
             tmp_path, **{"model.name_or_path": backbone, "model.attention": attention, "run.name": attention}
         )
         split = split or TokenizedSplit(RunFolder(prepare(config).path).tokens("train"))
-        decided = recomputation.decided(config, backbone, split, Ranks(0, 1, torch.device("cpu")), ZERO)
+        decided = automatic.decided(config, backbone, split, Ranks(0, 1, torch.device("cpu")), ZERO)
         assert decided.train.dry_batch is tried
 
 
@@ -95,7 +95,7 @@ def test_on_cpus_what_is_offloaded_takes_the_same_memory(tmp_path: Path) -> None
     split = TokenizedSplit(RunFolder(prepare(config).path).tokens("train"))
     model = build_skeleton(config.model, str(config.model.name_or_path), config.num_labels)
     on_gpu, on_cpu = (
-        recomputation.estimates(config, model, split, 1, read_zero(config.train.deepspeed), on_cpu=on_cpu)["none"]
+        automatic.estimates(config, model, split, 1, read_zero(config.train.deepspeed), on_cpu=on_cpu)["none"]
         for on_cpu in (False, True)
     )
     assert on_cpu.optimizer > on_gpu.optimizer
@@ -107,7 +107,7 @@ def test_what_somebody_has_chosen_stays(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, **{"model.gradient_checkpointing": "selective", "train.dry_batch": True})
     split = TokenizedSplit(RunFolder(prepare(config).path).tokens("train"))
     ranks = Ranks(0, 1, torch.device("cpu"))
-    assert recomputation.decided(config, "", split, ranks, ZERO) is config
+    assert automatic.decided(config, "", split, ranks, ZERO) is config
 
 
 @pytest.mark.parametrize(
@@ -119,4 +119,18 @@ def test_what_needs_a_gpu_is_refused_on_cpus(tmp_path: Path, name: str, changes:
     config = tiny_config(tmp_path, **changes | {f"model.{name}": True})
     split = TokenizedSplit(RunFolder(prepare(config).path).tokens("train"))
     with pytest.raises(ConfigError, match=rf"model.{name}: true, and this training runs on CPUs"):
-        recomputation.decided(config, "", split, Ranks(0, 1, torch.device("cpu")), ZERO)
+        automatic.decided(config, "", split, Ranks(0, 1, torch.device("cpu")), ZERO)
+
+
+@pytest.mark.parametrize(("others", "taken"), [("flash_attention_2", "flash_attention_2"), ("sdpa", "sdpa")])
+def test_attention_is_what_all_ranks_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: str, taken: str
+) -> None:
+    class Beside(Ranks):
+        def gather(self, value: Any) -> list[Any]:
+            return [value, others]
+
+    config = tiny_config(tmp_path, **{"model.attention": "auto", "train.dry_batch": False})
+    monkeypatch.setattr(automatic, "attention_here", lambda asked, dtype, device: "flash_attention_2")
+    decided = automatic.decided(config, "", None, Beside(0, 2, torch.device("cpu")), ZERO)  # type: ignore[arg-type]
+    assert decided.model.attention == taken

@@ -1,4 +1,4 @@
-"""What is left to `auto` in the configuration, decided: what a model takes against what the devices have."""
+"""What is left to `auto` in the configuration, decided: what a model takes against what the devices have, or can."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from clsgen_dist.data.tokens import TokenizedSplit
 from clsgen_dist.engine.collectives import Ranks
 from clsgen_dist.errors import ConfigError
 from clsgen_dist.memory import RECOMPUTED_SHARES, MemoryPlan, Setup, Shape, estimate, least_recomputation
+from clsgen_dist.model.attention import attention_here
 from clsgen_dist.model.build import DTYPES, build_skeleton
 from clsgen_dist.model.dual_head import DualHead
 from clsgen_dist.train.dry_batch import largest_counts
@@ -26,7 +27,7 @@ _SURE_SHARE = 1 / 3
 
 
 def decided(config: RunConfig, base: str, split: TokenizedSplit, ranks: Ranks, zero: dict[str, Any]) -> RunConfig:
-    """The configuration without `auto`: a policy of recomputation, and whether the longest micro-batch is tried first.
+    """The configuration without `auto`: attention, recomputation, and whether the longest micro-batch is tried first.
 
     The same on all ranks; all of them call it, before the model is loaded. The rank with the least memory decides.
     `zero` are the settings of ZeRO, as they stand in the run folder: a worker of a cluster has no other file of them.
@@ -44,6 +45,9 @@ def decided(config: RunConfig, base: str, split: TokenizedSplit, ranks: Ranks, z
             "model.liger_kernels: true, and this training runs on CPUs; kernels written in Triton need a GPU; set it "
             "to false"
         )
+    if config.model.attention == "auto":
+        here = ranks.gather(attention_here("auto", DTYPES[config.train.precision], ranks.device))
+        config = _with_model(config, attention=here[0] if len(set(here)) == 1 else "sdpa")
     policy: str = config.model.gradient_checkpointing
     dry_batch = config.train.dry_batch
     if "auto" not in (policy, dry_batch):
@@ -56,12 +60,12 @@ def decided(config: RunConfig, base: str, split: TokenizedSplit, ranks: Ranks, z
     if dry_batch == "auto":
         # The eager kernel keeps attention scores, which the estimate leaves out.
         dry_batch = config.model.attention == "eager" or plans[policy].total > _SURE_SHARE * room
-    return config.model_copy(
-        update={
-            "model": config.model.model_copy(update={"gradient_checkpointing": policy}),
-            "train": config.train.model_copy(update={"dry_batch": dry_batch}),
-        }
-    )
+    config = _with_model(config, gradient_checkpointing=policy)
+    return config.model_copy(update={"train": config.train.model_copy(update={"dry_batch": dry_batch})})
+
+
+def _with_model(config: RunConfig, **changes: Any) -> RunConfig:
+    return config.model_copy(update={"model": config.model.model_copy(update=changes)})
 
 
 def _smallest_room(ranks: Ranks) -> int:
