@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clsgen_dist.data.plan import StepPlan, num_steps_an_epoch, plan_all, plan_step, rows_of_step
+from clsgen_dist.data.plan import ATTENTION_TOKENS, StepPlan, num_steps_an_epoch, plan_all, plan_step, rows_of_step
 
 LONGEST = 50
 row_lengths = st.lists(st.integers(1, LONGEST), min_size=1, max_size=80).map(np.array)
@@ -51,12 +51,26 @@ def test_a_step_is_dealt_whole_within_the_budget_and_in_balance(lengths: np.ndar
     assert len(plan) == world
     assert len({len(rank) for rank in plan}) == 1, "ranks would wait for each other for ever"
     assert flat(plan) == list(range(len(lengths)))
-    load = tokens(plan, lengths)
-    assert load.max() <= budget
-    assert load.max() - load.min() <= lengths.max()
-    assert load.max() <= load.mean() + lengths.max()
-    # Micro-batches that run at the same time are neighbours in size.
+    assert tokens(plan, lengths).max() <= budget
+    costs = lengths.astype(np.int64) * (ATTENTION_TOKENS + lengths)
+    load = tokens(plan, costs)
+    assert load.max() - load.min() <= costs.max()
+    assert load.max() <= load.mean() + costs.max()
+    # Micro-batches that run at the same time are neighbours in cost.
     assert (load.min(axis=0)[:-1] >= load.max(axis=0)[1:]).all()
+
+
+def test_a_long_row_stands_for_more_than_its_tokens() -> None:
+    """Beside 8,192 tokens in one row there are 8,192 in two, and all short rows."""
+    lengths = np.array([8192, 4096, 4096, *[256] * 8])
+    plan = plan_step(range(11), lengths, world_size=2, token_budget=16_384)
+    assert sorted(sorted(members) for (members,) in plan) == [[0], list(range(1, 11))]
+
+
+def test_where_the_cheapest_has_no_room_the_next_one_is_taken() -> None:
+    """Rows of 5,000 and 4,800 cost less than one of 9,000, and leave no room for the last one."""
+    plan = plan_step(range(4), np.array([9000, 5000, 4800, 900]), world_size=2, token_budget=10_000)
+    assert sorted(sorted(members) for (members,) in plan) == [[0, 3], [1, 2]]
 
 
 @given(row_lengths, budgets, st.integers(0, 3))
